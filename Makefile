@@ -1,0 +1,71 @@
+# `make` lists the targets. Everything but lint needs Go only; tests on real
+# Kafka also want a JVM and Maven, and say so where they are missing.
+
+GO       ?= go
+BIN      := $(CURDIR)/bin
+REPORT   := $(CURDIR)/build/real-kafka.txt
+GOLANGCI := v2.15.0
+FUZZTIME ?= 10s
+# Tests on real Kafka: how long they may take, and flags of their own.
+E2E_TIMEOUT ?= 15m
+E2E_FLAGS   ?=
+
+# Packages that are about real Kafka run alone, one after the other: brokers of
+# two packages at once would fight for the processors.
+PACKAGES   = $(shell $(GO) list ./...)
+REAL_KAFKA = $(filter %/internal/kafkatest %/e2e,$(PACKAGES)) $(foreach p,$(PACKAGES),$(if $(findstring /e2e/,$(p)),$(p)))
+UNIT       = $(filter-out $(REAL_KAFKA),$(PACKAGES))
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the commands into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+test: test-unit test-e2e ## all tests; the last lines say what was not run
+
+test-unit: ## unit, property and fake-cluster tests, Go only
+	$(GO) test $(UNIT)
+
+test-e2e: ## tests on real Kafka clusters (REPLICATOR_E2E=required: fail if they cannot run)
+	@mkdir -p $(dir $(REPORT)) && rm -f $(REPORT)
+	REPLICATOR_E2E_REPORT=$(REPORT) $(GO) test -count=1 -p 1 -timeout $(E2E_TIMEOUT) $(E2E_FLAGS) $(REAL_KAFKA)
+	@echo; cat $(REPORT); \
+	if grep -qv 'not run 0$$' $(REPORT); then \
+		echo 'NOT RUN: the tests named above. They need a JVM and Maven (Debian: apt-get install default-jre-headless maven).'; \
+	else echo 'Nothing was left out.'; fi
+
+test-short: ## quick tests without real Kafka
+	$(GO) test -short ./...
+
+test-race: ## unit, property and fake-cluster tests under the race detector
+	REPLICATOR_E2E=off $(GO) test -race ./...
+
+lint: ## gofmt, go vet, golangci-lint (see tools)
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'ed:" $$unformatted; exit 1; fi
+	$(GO) vet ./...
+	@PATH="$(BIN):$$PATH"; command -v golangci-lint >/dev/null || { echo 'golangci-lint is missing: make tools'; exit 1; }
+	PATH="$(BIN):$$PATH" golangci-lint run
+
+tools: ## build golangci-lint into bin/ (some minutes the first time)
+	@case "$$(PATH="$(BIN):$$PATH" golangci-lint version 2>/dev/null)" in *" $(GOLANGCI:v%=%) "*|*" $(GOLANGCI) "*) ;; \
+	*) GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI);; esac
+
+fuzz-short: ## every fuzz test for FUZZTIME (10s)
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
+		for fuzz in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$dir/*_test.go); do \
+			echo "$$dir $$fuzz"; $(GO) test -run '^$$' -fuzz "^$$fuzz$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+demo: ## two embedded regions, replication, a proof; Go only, under a minute
+	$(GO) run ./cmd/replicator demo
+
+kafka-pair: ## two real clusters to try by hand, until Ctrl-C; writes pair.yaml
+	$(GO) run ./cmd/kafka-pair
+
+clean: ## remove what make built (the cache of Kafka stays)
+	rm -rf $(BIN) $(CURDIR)/build pair.yaml

@@ -1,0 +1,183 @@
+// Package config is the whole configuration of a daemon: one YAML file, with
+// environment and flags above it.
+//
+// What it promises:
+//
+//   - Strict: a key it does not know, a value of another type, a variable that
+//     is not set and settings that contradict each other are faults.
+//   - All faults at once, each with its key, its value, the line or variable
+//     it comes from and, where there is one, what was probably meant.
+//   - A loaded configuration is complete (every default filled in, every name
+//     derived) and free of secrets: it holds references to them.
+//   - The defaults stand in one place, Default, DefaultLink and
+//     cluster.DefaultConfig.
+//
+// The order is defaults, file, environment (REPLICATOR_...), flags; the later
+// wins key by key, lists as a whole.
+package config
+
+import (
+	"time"
+
+	"replicator/pkg/cluster"
+)
+
+// Config is the configuration of one daemon.
+type Config struct {
+	// Instance names this daemon in the journal and in status. Empty is the
+	// host's name.
+	Instance string                    `koanf:"instance"`
+	Clusters map[string]cluster.Config `koanf:"clusters"`
+	Links    []Link                    `koanf:"links"`
+	HTTP     HTTP                      `koanf:"http"`
+	Limits   Limits                    `koanf:"limits"`
+	Log      Log                       `koanf:"log"`
+}
+
+// Link is one direction of copying.
+type Link struct {
+	// From and To are aliases of clusters.
+	From string `koanf:"from"`
+	To   string `koanf:"to"`
+	// Name labels the link in metrics and stands in transactional ids, so it
+	// must stay the same over the link's life. Load fills in "from->to".
+	Name string `koanf:"name"`
+	// Topics and TopicsExclude are regular expressions of whole names; a topic
+	// is copied when one of the first and none of the second matches.
+	Topics        []string `koanf:"topics"`
+	TopicsExclude []string `koanf:"topics_exclude"`
+	// Groups and GroupsExclude choose consumer groups in the same way.
+	Groups        []string `koanf:"groups"`
+	GroupsExclude []string `koanf:"groups_exclude"`
+	// Naming says what a topic is called on the target.
+	Naming string `koanf:"naming" oneof:"identity prefix map"`
+	// TopicPrefix goes before a name with naming prefix. Load fills in "from.".
+	TopicPrefix string `koanf:"topic_prefix"`
+	// TopicMap gives the target's name for the source's with naming map; a
+	// topic that is not in it is not copied.
+	TopicMap map[string]string `koanf:"topic_map"`
+	// Offsets says how a group's position gets from source to target.
+	Offsets   string `koanf:"offsets" oneof:"translate"`
+	Isolation string `koanf:"isolation" oneof:"read_committed read_uncommitted"`
+	// ReplicationFactor of topics made on the target; -1 is its default.
+	ReplicationFactor int    `koanf:"replication_factor"`
+	Start             string `koanf:"start" oneof:"earliest latest"`
+	OnGap             string `koanf:"on_gap" oneof:"continue halt"`
+	OnTruncation      string `koanf:"on_truncation" oneof:"halt follow"`
+	OnRecreate        string `koanf:"on_recreate" oneof:"halt restart"`
+	// Compression of batches that are packed anew; empty keeps the source's.
+	Compression string `koanf:"compression" oneof:"none gzip snappy lz4 zstd" optional:"true"`
+	// BatchBytes is the size small batches are merged up to.
+	BatchBytes Bytes `koanf:"batch_bytes"`
+	// RefreshInterval is how often topics and partitions are looked at.
+	RefreshInterval time.Duration `koanf:"refresh_interval"`
+	// SessionTimeout is how long a silent daemon keeps its lanes.
+	SessionTimeout time.Duration `koanf:"session_timeout"`
+	Sync           Sync          `koanf:"sync"`
+	Journal        Journal       `koanf:"journal"`
+}
+
+// Sync says what of the topics themselves is kept alike.
+type Sync struct {
+	// CreateTopics creates topics that the target lacks.
+	CreateTopics bool `koanf:"create_topics"`
+	// GrowPartitions adds partitions to the target when the source has more.
+	GrowPartitions bool `koanf:"grow_partitions"`
+	// TopicConfigs copies topic configuration, but for the keys that one of
+	// TopicConfigsExclude (regular expressions of whole keys) matches.
+	TopicConfigs        bool     `koanf:"topic_configs"`
+	TopicConfigsExclude []string `koanf:"topic_configs_exclude"`
+}
+
+// Journal is the link's topic on the target that tells what its records are.
+type Journal struct {
+	// Topic is its name. Load derives one from the link's.
+	Topic string `koanf:"topic"`
+	// Partitions and ReplicationFactor hold when it is created; -1 is 3 where
+	// there are three brokers, else the target's default.
+	Partitions        int `koanf:"partitions"`
+	ReplicationFactor int `koanf:"replication_factor"`
+}
+
+// HTTP is the listener of metrics, health and status.
+type HTTP struct {
+	// Listen is host:port; port 0 is any free one. Empty listens nowhere.
+	Listen string `koanf:"listen"`
+	// AllowedHosts are the host names requests may be for, beside IP addresses
+	// of the listener: a web page of elsewhere cannot read the status.
+	AllowedHosts []string `koanf:"allowed_hosts"`
+	// TLS and Token are required to listen beyond loopback.
+	TLS   HTTPTLS        `koanf:"tls"`
+	Token cluster.Secret `koanf:"token"`
+	// Pprof serves /debug/pprof.
+	Pprof bool `koanf:"pprof"`
+	// PartitionMetrics exports series per partition.
+	PartitionMetrics bool `koanf:"partition_metrics"`
+}
+
+// HTTPTLS is the listener's certificate.
+type HTTPTLS struct {
+	CertFile string `koanf:"cert_file"`
+	KeyFile  string `koanf:"key_file"`
+}
+
+// Limits bound what the daemon uses.
+type Limits struct {
+	// Memory is the budget of all records between source and target.
+	Memory Bytes `koanf:"memory"`
+	// DecodedBatch is the largest size one compressed batch may grow to.
+	DecodedBatch Bytes `koanf:"decoded_batch"`
+}
+
+// Log is the daemon's log, on standard error.
+type Log struct {
+	Level  string `koanf:"level" oneof:"debug info warn error"`
+	Format string `koanf:"format" oneof:"json console"`
+}
+
+// Default is a configuration without clusters and links.
+func Default() Config {
+	return Config{
+		HTTP:   HTTP{Listen: "127.0.0.1:8475", AllowedHosts: []string{"localhost"}, PartitionMetrics: true},
+		Limits: Limits{Memory: 64 << 20, DecodedBatch: 128 << 20},
+		Log:    Log{Level: "info", Format: "json"},
+	}
+}
+
+// DefaultLink is what a link has that says nothing.
+func DefaultLink() Link {
+	return Link{
+		Groups:            []string{".*"},
+		Naming:            "identity",
+		Offsets:           "translate",
+		Isolation:         "read_committed",
+		ReplicationFactor: -1,
+		Start:             "earliest",
+		OnGap:             "continue",
+		OnTruncation:      "halt",
+		OnRecreate:        "halt",
+		BatchBytes:        256 << 10,
+		RefreshInterval:   30 * time.Second,
+		SessionTimeout:    10 * time.Second,
+		Sync: Sync{
+			CreateTopics:   true,
+			GrowPartitions: true,
+			TopicConfigs:   true,
+			// What belongs to a cluster or to how we write, not to the data:
+			// where replicas lie, throttles, placement, and the three that a
+			// forwarded batch needs as the replicator sets them.
+			TopicConfigsExclude: []string{
+				`follower\.replication\.throttled\.replicas`,
+				`leader\.replication\.throttled\.replicas`,
+				`message\.timestamp\..*`,
+				`message\.format\.version`,
+				`min\.insync\.replicas`,
+				`unclean\.leader\.election\.enable`,
+				`remote\..*`,
+				`confluent\..*`,
+				`compression\.type`,
+			},
+		},
+		Journal: Journal{Partitions: 16, ReplicationFactor: -1},
+	}
+}

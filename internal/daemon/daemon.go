@@ -1,0 +1,189 @@
+// Package daemon makes a configuration run: it opens the clusters, starts the
+// links and tells how they are.
+//
+// What it promises: nothing is written before every cluster has been reached
+// and is the one the configuration names; one link that cannot go on ends the
+// daemon, so that whoever supervises it sees it; Run returns within ten seconds
+// after its context has ended.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"replicator/internal/config"
+	"replicator/pkg/cluster"
+	"replicator/pkg/mirror"
+	"replicator/pkg/wire"
+)
+
+// Daemon is a configuration that runs.
+type Daemon struct {
+	version  string
+	instance string
+	started  time.Time
+	pool     *wire.Pool
+	clusters map[string]*cluster.Cluster
+	links    []*mirror.Link
+	log      *zap.Logger
+
+	mu       sync.Mutex
+	refusals map[string]int64 // by cluster
+}
+
+// Options are what a daemon needs beside its configuration.
+type Options struct {
+	Version string
+	Log     *zap.Logger
+	Dial    cluster.DialFunc // below the guard, for tests
+}
+
+// New opens the clusters and prepares the links. Close the daemon if Run is not called.
+func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
+	d := &Daemon{
+		version: o.Version, instance: instance(cfg.Instance), started: time.Now(), log: o.Log,
+		pool: wire.NewPool(int64(cfg.Limits.Memory)), clusters: map[string]*cluster.Cluster{}, refusals: map[string]int64{},
+	}
+	for alias, cc := range cfg.Clusters {
+		if !used(cfg, alias) {
+			continue
+		}
+		c, err := cluster.Open(ctx, alias, cc, cluster.Options{
+			Log: o.Log, Pool: d.pool, ClientID: "replicator", Dial: o.Dial, MaxFetch: int32(min(int64(cfg.Limits.Memory), 1<<30)),
+			OnRefusal: func(e *cluster.BoundaryError) {
+				d.mu.Lock()
+				d.refusals[alias]++
+				d.mu.Unlock()
+				o.Log.Error("connection refused by the boundary", zap.Error(e))
+			},
+		})
+		if err != nil {
+			d.Close()
+			return nil, err
+		}
+		d.clusters[alias] = c
+	}
+	for i := range cfg.Links {
+		lc := &cfg.Links[i]
+		opts, err := linkOptions(cfg, lc)
+		if err == nil {
+			var l *mirror.Link
+			l, err = mirror.New(mirror.Config{Options: opts, Source: d.clusters[lc.From], Target: d.clusters[lc.To], Pool: d.pool, Log: o.Log, Instance: d.instance})
+			d.links = append(d.links, l)
+		}
+		if err != nil {
+			d.Close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func used(cfg *config.Config, alias string) bool {
+	for _, l := range cfg.Links {
+		if l.From == alias || l.To == alias {
+			return true
+		}
+	}
+	return false
+}
+
+func instance(name string) string {
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	return fmt.Sprintf("%s/%d", name, os.Getpid())
+}
+
+// linkOptions turns a link's configuration into what mirror understands.
+func linkOptions(cfg *config.Config, lc *config.Link) (mirror.Options, error) {
+	o := mirror.Options{
+		From: lc.From, To: lc.To, Name: lc.Name, Topics: lc.Topics, TopicsExclude: lc.TopicsExclude,
+		ReadUncommitted: lc.Isolation == "read_uncommitted", StartLatest: lc.Start == "latest",
+		AppendToExisting: lc.AppendToExisting,
+		KeepTopics:       !lc.Sync.CreateTopics, KeepPartitions: !lc.Sync.GrowPartitions,
+		ReplicationFactor: int16(lc.ReplicationFactor),
+		JournalTopic:      lc.Journal.Topic, JournalPartitions: int32(lc.Journal.Partitions), JournalReplicationFactor: int16(lc.Journal.ReplicationFactor),
+		BatchBytes: int(lc.BatchBytes), MaxDecodedBytes: int(cfg.Limits.DecodedBatch),
+		RefreshInterval: lc.RefreshInterval, SessionTimeout: lc.SessionTimeout, Rack: cfg.Clusters[lc.From].Rack,
+	}
+	o.OnGap = action(lc.OnGap)
+	o.OnTruncation = action(lc.OnTruncation)
+	o.OnRecreate = action(lc.OnRecreate)
+	switch lc.Naming {
+	case "prefix":
+		o.Rename = func(topic string) string { return lc.TopicPrefix + topic }
+	case "map":
+		o.Rename = func(topic string) string { return lc.TopicMap[topic] }
+	}
+	if lc.Sync.TopicConfigs {
+		exclude, err := config.Compile(lc.Sync.TopicConfigsExclude)
+		if err != nil {
+			return o, fmt.Errorf("link %s: %w", lc.Name, err)
+		}
+		o.SyncConfig = func(key string) bool { return !exclude.Match(key) }
+	}
+	if lc.Compression != "" {
+		codec, err := wire.ParseCodec(lc.Compression)
+		if err != nil {
+			return o, fmt.Errorf("link %s: %w", lc.Name, err)
+		}
+		o.Codec = &codec
+	}
+	return o, nil
+}
+
+// action understands the words of on_gap, on_truncation and on_recreate.
+func action(word string) mirror.Action {
+	if word == "halt" {
+		return mirror.Halt
+	}
+	return mirror.Continue // continue, follow, restart
+}
+
+// Run copies until ctx ends, then stops cleanly. It returns nil after a clean
+// stop, or the error of the first link that could not go on.
+func (d *Daemon) Run(ctx context.Context) error {
+	defer d.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range d.links {
+		g.Go(func() error { return l.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// Close ends all connections.
+func (d *Daemon) Close() {
+	for _, c := range d.clusters {
+		c.Close()
+	}
+}
+
+// Status takes a snapshot. Alive is false if a link's loop did not answer before ctx ended.
+func (d *Daemon) Status(ctx context.Context) (s mirror.Status, alive bool) {
+	s = mirror.Status{
+		Time: time.Now(), Version: d.version, Instance: d.instance, Started: d.started,
+		Memory: mirror.MemoryStatus{UsedBytes: d.pool.Used(), LimitBytes: d.pool.Limit()},
+	}
+	d.mu.Lock()
+	for alias, n := range d.refusals {
+		if s.BoundaryRefusals == nil {
+			s.BoundaryRefusals = map[string]int64{}
+		}
+		s.BoundaryRefusals[alias] = n
+	}
+	d.mu.Unlock()
+	alive = true
+	for _, l := range d.links {
+		ls, ok := l.Status(ctx)
+		alive = alive && ok
+		s.Links = append(s.Links, ls)
+	}
+	return s, alive
+}

@@ -1,0 +1,498 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DialFunc opens a network connection. Below the guard its address is always
+// an IP address with a port: there is no name left to resolve.
+type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Resolver turns a host name into addresses; *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// UnknownBroker stands for the broker id of a bootstrap address, or of a
+// connection whose broker is not known.
+const UnknownBroker int32 = -1
+
+// BoundaryError is a connection the guard refused to make.
+type BoundaryError struct {
+	Cluster    string // alias
+	Peer       string // what was called when it is no broker ("token endpoint"), else ""
+	Broker     int32  // id, or UnknownBroker
+	Advertised string // host:port as configured or advertised
+	Address    string // what was going to be dialled: host:port, or ip:port once resolved
+	Rule       string // the rule it breaks
+}
+
+func (e *BoundaryError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "dial %s of cluster %s", peerName(e.Peer, e.Broker), e.Cluster)
+	fmt.Fprintf(&b, " at %s", printable(e.Advertised))
+	if e.Address != "" && e.Address != e.Advertised {
+		fmt.Fprintf(&b, " (%s)", printable(e.Address))
+	}
+	fmt.Fprintf(&b, ": outside the boundary: %s", e.Rule)
+	return b.String()
+}
+
+func peerName(peer string, id int32) string {
+	switch {
+	case peer != "":
+		return peer
+	case id < 0:
+		return "a broker"
+	}
+	return "broker " + strconv.Itoa(int(id))
+}
+
+// printable keeps what a broker advertises from writing control characters
+// or a page of text into logs.
+func printable(s string) string {
+	if len(s) > 300 {
+		s = s[:300] + "..."
+	}
+	for _, r := range s {
+		if r < 0x20 || r == 0x7f || r == '\uFFFD' {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}
+
+// privatePrefixes is the boundary of a configuration that names no CIDRs.
+var privatePrefixes = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),     // RFC 1918
+	netip.MustParsePrefix("172.16.0.0/12"),  // RFC 1918
+	netip.MustParsePrefix("192.168.0.0/16"), // RFC 1918
+	netip.MustParsePrefix("127.0.0.0/8"),    // loopback
+	netip.MustParsePrefix("169.254.0.0/16"), // link-local, RFC 3927
+	netip.MustParsePrefix("fc00::/7"),       // RFC 4193
+	netip.MustParsePrefix("::1/128"),        // loopback
+	netip.MustParsePrefix("fe80::/10"),      // link-local, RFC 4291
+}
+
+// sharedPrefix is carrier-grade NAT space (RFC 6598). It is not routed on the
+// internet, so naming it does not need allow_public; but it belongs to a
+// provider as often as to us, so it is not in the default.
+var sharedPrefix = netip.MustParsePrefix("100.64.0.0/10")
+
+// metadataServices hand out a machine's credentials to whoever asks from the
+// machine. No broker lives there; one that advertises such an address is
+// trying something.
+var metadataServices = []netip.Addr{
+	netip.MustParseAddr("169.254.169.254"), // AWS, GCP, Azure, and others
+	netip.MustParseAddr("169.254.170.2"),   // ECS
+	netip.MustParseAddr("169.254.170.23"),  // EKS
+	netip.MustParseAddr("fd00:ec2::254"),
+	netip.MustParseAddr("fd00:ec2::23"),
+	netip.MustParseAddr("100.100.100.200"), // Alibaba
+}
+
+// guard is the one way from a cluster's addresses to connections.
+type guard struct {
+	cluster  string
+	peer     string // see BoundaryError.Peer
+	loopback string // not empty: the reason why only loopback may be dialled
+	cidrs    []netip.Prefix
+	declared bool // cidrs come from the configuration
+	public   bool
+	ports    []int
+	hosts    []string
+	rewrites []rewrite
+	timeout  time.Duration
+	resolver Resolver
+	dial     DialFunc
+	refused  func(*BoundaryError)
+}
+
+type rewrite struct {
+	host, port     string // port "" is any
+	toHost, toPort string // toPort "" stays
+}
+
+// newGuard compiles a boundary that Config.Check found good.
+func newGuard(alias string, b Boundary, timeout time.Duration) (*guard, error) {
+	g := &guard{
+		cluster:  alias,
+		public:   b.AllowPublic,
+		ports:    b.Ports,
+		timeout:  timeout,
+		resolver: net.DefaultResolver,
+		refused:  func(*BoundaryError) {},
+	}
+	for _, s := range b.CIDRs {
+		p, err := parseCIDR(s)
+		if err != nil {
+			return nil, fmt.Errorf("parse boundary.cidrs: %w", err)
+		}
+		g.cidrs = append(g.cidrs, p)
+	}
+	g.declared = len(g.cidrs) > 0
+	if !g.declared {
+		g.cidrs = privatePrefixes
+	}
+	for _, h := range b.Hosts {
+		g.hosts = append(g.hosts, normalHost(h))
+	}
+	for _, r := range b.Rewrite {
+		compiled, err := parseRewrite(r)
+		if err != nil {
+			return nil, fmt.Errorf("parse boundary.rewrite: %w", err)
+		}
+		g.rewrites = append(g.rewrites, compiled)
+	}
+	dialer := &net.Dialer{KeepAlive: 15 * time.Second}
+	if b.SourceAddress != "" {
+		ip, err := netip.ParseAddr(b.SourceAddress)
+		if err != nil {
+			return nil, fmt.Errorf("parse boundary.source_address: %w", err)
+		}
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
+	}
+	g.dial = dialer.DialContext
+	return g, nil
+}
+
+// parseCIDR reads a prefix; a bare address is a prefix of its own.
+func parseCIDR(s string) (netip.Prefix, error) {
+	if !strings.Contains(s, "/") {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return netip.Prefix{}, errors.New("not an address range like 10.20.0.0/16")
+		}
+		a = a.Unmap().WithZone("")
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, errors.New("not an address range like 10.20.0.0/16")
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("write the IPv4 range itself, not its IPv6 mapping")
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("it has bits beyond its length: did you mean %s", p.Masked())
+	}
+	return p, nil
+}
+
+func parseRewrite(r Rewrite) (rewrite, error) {
+	var out rewrite
+	var err error
+	if out.host, out.port, err = splitOptionalPort(r.From); err != nil {
+		return out, fmt.Errorf("from: %w", err)
+	}
+	if out.toHost, out.toPort, err = splitOptionalPort(r.To); err != nil {
+		return out, fmt.Errorf("to: %w", err)
+	}
+	if strings.Contains(out.toHost, "*") {
+		return out, errors.New("to: a pattern cannot be dialled")
+	}
+	out.host = normalHost(out.host)
+	return out, nil
+}
+
+// splitOptionalPort reads host, host:port, [v6], [v6]:port or a bare v6.
+func splitOptionalPort(s string) (host, port string, err error) {
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return a.String(), "", nil
+	}
+	if !strings.Contains(s, ":") {
+		if s == "" {
+			return "", "", errors.New("it is empty")
+		}
+		return s, "", nil
+	}
+	host, number, err := splitAddress(s)
+	if err != nil {
+		return "", "", err
+	}
+	return host, strconv.Itoa(number), nil
+}
+
+// splitAddress reads host:port with a port a TCP connection can have.
+func splitAddress(addr string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, errors.New("not an address like host:9092")
+	}
+	if host == "" {
+		return "", 0, errors.New("the host is missing")
+	}
+	// Atoi would take "+9092" and "009092".
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 1 || port > 65535 || strconv.Itoa(port) != text {
+		return "", 0, fmt.Errorf("port %s is not a number from 1 to 65535", strconv.Quote(text))
+	}
+	return host, port, nil
+}
+
+// normalHost is a host as names are compared: lower case, without the dot of
+// an absolute name.
+func normalHost(host string) string {
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// validHost keeps to resolvers what could be a host name. What is refused
+// here would at best fail later, at worst be understood by two parties in two
+// ways.
+func validHost(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	if host == "" || len(host) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 {
+			return false
+		}
+		for i := range len(label) {
+			c := label[i]
+			if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// numericHost reports a name that some resolvers read as an IPv4 address in
+// an old notation: 0x7f.1, 2130706433, 010.0.0.1.
+func numericHost(host string) bool {
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	if strings.HasPrefix(last, "0x") {
+		return true
+	}
+	return last != "" && strings.Trim(last, "0123456789") == ""
+}
+
+// matchHost compares a normal host with a normal pattern: "*" is any run of
+// characters within a label, a leading "*." any number of labels.
+func matchHost(pattern, host string) bool {
+	if rest, ok := strings.CutPrefix(pattern, "*."); ok {
+		for {
+			i := strings.IndexByte(host, '.')
+			if i < 0 {
+				return false
+			}
+			host = host[i+1:]
+			if matchHost(rest, host) {
+				return true
+			}
+		}
+	}
+	if pattern == "*" {
+		return true
+	}
+	p, h := strings.Split(pattern, "."), strings.Split(host, ".")
+	if len(p) != len(h) {
+		return false
+	}
+	for i := range p {
+		if !matchLabel(p[i], h[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func matchLabel(pattern, s string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == s
+	}
+	s, ok := strings.CutPrefix(s, parts[0])
+	if !ok {
+		return false
+	}
+	for _, mid := range parts[1 : len(parts)-1] {
+		i := strings.Index(s, mid)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(mid):]
+	}
+	return strings.HasSuffix(s, parts[len(parts)-1])
+}
+
+// conn dials one advertised address of a broker. The TLS layer, which checks
+// the advertised name, is put on by the caller.
+func (g *guard) conn(ctx context.Context, broker int32, advertised string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	conn, refusals, err := g.attempt(ctx, broker, advertised)
+	for _, r := range refusals {
+		g.refused(r)
+	}
+	return conn, err
+}
+
+// attempt is conn without the reports: it returns the refusals, which can be
+// there beside a connection when a name has addresses on both sides.
+func (g *guard) attempt(ctx context.Context, broker int32, advertised string) (net.Conn, []*BoundaryError, error) {
+	inside, refusals, err := g.vet(ctx, broker, advertised)
+	if err != nil {
+		return nil, refusals, fmt.Errorf("dial %s of cluster %s at %s: %w", peerName(g.peer, broker), g.cluster, printable(advertised), err)
+	}
+	if len(inside) == 0 {
+		return nil, refusals, refusals[0]
+	}
+	var failures []error
+	for i, a := range inside {
+		conn, err := g.dialOne(ctx, a, len(inside)-i)
+		if err == nil {
+			return conn, refusals, nil
+		}
+		failures = append(failures, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, refusals, fmt.Errorf("dial %s of cluster %s at %s: %w", peerName(g.peer, broker), g.cluster, advertised, errors.Join(failures...))
+}
+
+// vet returns the addresses behind an advertised one that may be dialled, and
+// a refusal for each that may not. Without an error there is at least one of
+// either.
+func (g *guard) vet(ctx context.Context, broker int32, advertised string) ([]netip.AddrPort, []*BoundaryError, error) {
+	refuse := func(address, rule string) *BoundaryError {
+		return &BoundaryError{Cluster: g.cluster, Peer: g.peer, Broker: broker, Advertised: advertised, Address: address, Rule: rule}
+	}
+	host, port, err := splitAddress(advertised)
+	if err != nil {
+		return nil, []*BoundaryError{refuse("", err.Error())}, nil
+	}
+	host, port = g.rewrite(host, port)
+	if rule := g.checkName(host, port); rule != "" {
+		return nil, []*BoundaryError{refuse(net.JoinHostPort(host, strconv.Itoa(port)), rule)}, nil
+	}
+	addrs, err := g.resolve(ctx, host)
+	if err != nil {
+		return nil, nil, err
+	}
+	var inside []netip.AddrPort
+	var refusals []*BoundaryError
+	for _, a := range addrs {
+		full := netip.AddrPortFrom(a, uint16(port))
+		if rule := g.checkAddr(a); rule != "" {
+			refusals = append(refusals, refuse(full.String(), rule))
+			continue
+		}
+		inside = append(inside, full)
+	}
+	return inside, refusals, nil
+}
+
+// dialOne dials an address that was checked, within its share of the time
+// that is left: one silent address must not use up the time of the others.
+func (g *guard) dialOne(ctx context.Context, addr netip.AddrPort, left int) (net.Conn, error) {
+	if deadline, ok := ctx.Deadline(); ok && left > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer cancel()
+	}
+	return g.dial(ctx, "tcp", addr.String())
+}
+
+// resolve returns the addresses of a host, IPv4-mapped ones as IPv4.
+func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	found, err := g.resolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for _, a := range found {
+		if a = a.Unmap(); !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	if len(addrs) == 0 {
+		return nil, errors.New("the name has no addresses")
+	}
+	return addrs, nil
+}
+
+func (g *guard) rewrite(host string, port int) (string, int) {
+	for _, r := range g.rewrites {
+		if !matchHost(r.host, normalHost(host)) || r.port != "" && r.port != strconv.Itoa(port) {
+			continue
+		}
+		if r.toPort != "" {
+			port, _ = strconv.Atoi(r.toPort) // parseRewrite has read it as a number
+		}
+		return r.toHost, port
+	}
+	return host, port
+}
+
+// checkName returns the rule that forbids a host and port, or "".
+func (g *guard) checkName(host string, port int) string {
+	name := normalHost(host)
+	if _, err := netip.ParseAddr(host); err != nil {
+		if !validHost(host) {
+			return "the host is not a valid name"
+		}
+		if numericHost(name) {
+			return "the host is an address in a notation that is read in several ways"
+		}
+	}
+	if len(g.ports) > 0 && !slices.Contains(g.ports, port) {
+		return fmt.Sprintf("port %d is not in boundary.ports %v", port, g.ports)
+	}
+	if len(g.hosts) > 0 && !slices.ContainsFunc(g.hosts, func(p string) bool { return matchHost(p, name) }) {
+		return fmt.Sprintf("the host matches none of boundary.hosts %v", g.hosts)
+	}
+	return ""
+}
+
+// checkAddr returns the rule that forbids an address, or "".
+func (g *guard) checkAddr(a netip.Addr) string {
+	bare := a.Unmap().WithZone("")
+	switch {
+	case !bare.IsValid(), bare.IsUnspecified():
+		return "the unspecified address is no destination"
+	case bare.IsMulticast(), bare == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "a multicast or broadcast address is no destination"
+	case slices.Contains(metadataServices, bare):
+		return "it is a cloud metadata service"
+	case g.loopback != "" && !bare.IsLoopback():
+		return g.loopback
+	}
+	if contains(g.cidrs, bare) {
+		return ""
+	}
+	switch {
+	case g.declared:
+		return fmt.Sprintf("the address is not in boundary.cidrs %v", g.cidrs)
+	case g.public:
+		return ""
+	}
+	return "the address is not private and boundary.allow_public is not set"
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// within reports whether a prefix lies inside private or shared space.
+func within(p netip.Prefix) bool {
+	for _, q := range append([]netip.Prefix{sharedPrefix}, privatePrefixes...) {
+		if q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}

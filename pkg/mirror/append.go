@@ -1,0 +1,501 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"replicator/pkg/wire"
+)
+
+const (
+	maxRequests     = 6       // unanswered produce requests of one appender
+	maxRequestBytes = 1 << 20 // a request takes batches up to this size, and always one
+	maxRequestParts = 1000
+	produceTimeout  = 10 * time.Second
+	keepAliveEvery  = 2 * time.Minute // below any broker's connections.max.idle.ms
+	maxValidate     = 2000            // lanes one validation asks for
+)
+
+// appender is one target broker and the connection on which the lanes it leads
+// are opened, validated and appended to. The loop owns it.
+type appender struct {
+	link   *Link
+	broker int32
+	conn   *wire.Conn // nil: not connected
+	// serial counts connections: what was begun on an earlier one is ignored.
+	serial     uint32
+	connecting bool
+	failures   int
+	lastUse    time.Time
+
+	lanes    map[*lane]struct{} // attached
+	ready    queue[*lane]       // with something to send
+	validate []*lane            // that have to ask for their end before they send
+	asking   bool
+	free     []*produce
+	requests int                // unanswered
+	queued   int                // bytes of attached lanes' chains
+	paused   map[*lane]struct{} // attached lanes left out of fetches
+}
+
+// produce is one produce request and the lanes of its parts.
+type produce struct {
+	wire.ProduceRequest
+	lanes    []*lane
+	parts    []part
+	appender *appender
+	sendBy   instant // the earliest lastAnswered of its lanes
+}
+
+type part struct {
+	lane *lane
+	item *item
+}
+
+type answer struct {
+	request *produce
+	err     error
+}
+
+func (l *Link) appenderOf(broker int32) *appender {
+	a := l.appenders[broker]
+	if a == nil {
+		a = &appender{link: l, broker: broker, lanes: map[*lane]struct{}{}, paused: map[*lane]struct{}{}}
+		l.appenders[broker] = a
+	}
+	if a.conn == nil && !a.connecting {
+		l.connectAppender(a)
+	}
+	return a
+}
+
+// connectAppender dials in the background and reports to the loop.
+func (l *Link) connectAppender(a *appender) {
+	a.connecting = true
+	wait := backoff(a.failures, 50*time.Millisecond, 2*time.Second)
+	l.spawn(func(ctx context.Context) {
+		if a.failures > 0 && !sleep(ctx, wait) {
+			return
+		}
+		conn, err := l.target.Connect(ctx, a.broker)
+		if err == nil {
+			l.spawn(func(ctx context.Context) {
+				select {
+				case <-conn.Done():
+				case <-ctx.Done():
+				}
+				conn.Close()
+				l.inbox.post(func() { l.appenderLost(a, conn, conn.Err()) })
+			})
+		}
+		l.inbox.post(func() { l.appenderConnected(a, conn, err) })
+	})
+}
+
+func (l *Link) appenderConnected(a *appender, conn *wire.Conn, err error) {
+	a.connecting = false
+	if err != nil {
+		a.failures++
+		l.fail("connect", err)
+		l.refreshSoon()
+		for ln := range a.lanes {
+			ln.reason = "no connection to target broker: " + err.Error()
+		}
+		if len(a.lanes) > 0 && !l.stopping {
+			l.connectAppender(a)
+		}
+		return
+	}
+	a.failures = 0
+	a.conn = conn
+	a.serial++
+	a.lastUse = time.Now()
+	if conn.Err() != nil {
+		l.appenderLost(a, conn, conn.Err())
+		return
+	}
+	for ln := range a.lanes {
+		if ln.state == LaneWaiting {
+			l.place(ln)
+		}
+	}
+}
+
+// appenderLost ends a connection: every lane opened on it is in doubt. Their
+// unanswered requests have been or will be answered with the connection's error.
+func (l *Link) appenderLost(a *appender, conn *wire.Conn, err error) {
+	if a.conn != conn {
+		return
+	}
+	a.conn = nil
+	a.validate = a.validate[:0]
+	a.asking = false
+	if err == nil {
+		err = errors.New("connection closed")
+	}
+	for ln := range a.lanes {
+		if ln.open() {
+			l.doubt(ln, "connection", err, 0)
+		}
+	}
+	l.refreshSoon()
+	if len(a.lanes) > 0 && !a.connecting && !l.stopping {
+		l.connectAppender(a)
+	}
+}
+
+// attach makes a the appender of the lane.
+func (l *Link) attach(ln *lane, broker int32) {
+	if ln.appender != nil && ln.appender.broker == broker {
+		return
+	}
+	l.detach(ln)
+	a := l.appenderOf(broker)
+	ln.appender = a
+	a.lanes[ln] = struct{}{}
+	a.queued += ln.queued
+}
+
+func (l *Link) detach(ln *lane) {
+	if a := ln.appender; a != nil {
+		delete(a.lanes, ln)
+		delete(a.paused, ln)
+		a.queued -= ln.queued
+		ln.appender = nil
+	}
+}
+
+// offer puts the lane into its appender's ready queue if it has something it may
+// send now, or begins what has to come before.
+func (l *Link) offer(ln *lane) {
+	for ln.open() && ln.validated && !ln.ready {
+		it := ln.head()
+		if it == nil {
+			return
+		}
+		if it.route == Refuse {
+			if ln.sent == 0 {
+				l.refused(ln, it)
+			}
+			return
+		}
+		if it.data == nil { // a pass: it follows the batch before it
+			if ln.sent > 0 {
+				ln.sent++
+			} else {
+				l.finish(ln, ln.chain.pop())
+			}
+			continue
+		}
+		a := ln.appender
+		switch {
+		case it.span > ln.spanAcked: // its journal entry's answer offers again
+		case !ln.windowOpen(): // the next answer does
+		case old(it.newest) && time.Now().Before(ln.quietAt):
+			if ln.wakeAt != ln.quietAt {
+				ln.wakeAt = ln.quietAt
+				gen := ln.generation
+				l.later(ln.quietAt, func() {
+					if ln.generation == gen {
+						l.offer(ln)
+					}
+				})
+			}
+		case !ln.lease():
+			if ln.sent == 0 && !ln.validating {
+				l.askValidation(ln)
+			}
+		default:
+			ln.ready = true
+			a.ready.push(ln)
+			l.touch(a)
+		}
+		return
+	}
+}
+
+// pump sends what is ready, one batch of each lane in a request.
+func (l *Link) pump(a *appender) {
+	for a.conn != nil && a.requests < maxRequests && a.ready.len() > 0 {
+		p := a.request()
+		size := 0
+		for n := a.ready.len(); n > 0 && len(p.parts) < maxRequestParts; n-- {
+			ln := *a.ready.at(0)
+			it := ln.head()
+			if it != nil && len(p.parts) > 0 && size+len(it.data) > maxRequestBytes {
+				break
+			}
+			a.ready.pop()
+			ln.ready = false
+			if !ln.open() || ln.appender != a || it == nil || it.data == nil || !ln.windowOpen() {
+				continue
+			}
+			if !ln.lease() {
+				l.offer(ln)
+				continue
+			}
+			p.parts = append(p.parts, part{ln, it})
+			size += len(it.data)
+			l.stamp(ln, it)
+			if len(p.parts) == 1 || ln.lastAnswered.t.Before(p.sendBy.t) {
+				p.sendBy = ln.lastAnswered
+			}
+		}
+		if len(p.parts) == 0 {
+			a.free = append(a.free, p)
+			return
+		}
+		l.sendProduce(a, p)
+	}
+}
+
+// stamp makes the lane's next batch its own and counts it as sent.
+func (l *Link) stamp(ln *lane, it *item) {
+	wire.Batch(it.data).Stamp(ln.writer.ProducerID, ln.writer.Epoch, ln.sequence)
+	ln.sequence += it.records
+	ln.sent++
+	ln.inflight += len(it.data)
+	l.inFlight += int64(len(it.data))
+	// The ring may move its items when it grows: the request keeps the bytes.
+}
+
+func (l *Link) sendProduce(a *appender, p *produce) {
+	slices.SortStableFunc(p.parts, func(x, y part) int { return strings.Compare(x.lane.targetTopic, y.lane.targetTopic) })
+	p.Parts = p.Parts[:0]
+	p.lanes = p.lanes[:0]
+	for _, pt := range p.parts {
+		p.lanes = append(p.lanes, pt.lane)
+		p.Parts = append(p.Parts, wire.ProducePart{
+			Topic: pt.lane.targetTopic, TopicID: pt.lane.targetID, Partition: pt.lane.key.Partition, Records: pt.item.data,
+		})
+	}
+	p.parts = p.parts[:0]
+	a.requests++
+	a.lastUse = time.Now()
+	a.conn.Produce(&p.ProduceRequest)
+	for _, ln := range p.lanes {
+		l.offer(ln)
+	}
+}
+
+func (a *appender) request() *produce {
+	if n := len(a.free); n > 0 {
+		p := a.free[n-1]
+		a.free = a.free[:n-1]
+		return p
+	}
+	p := &produce{appender: a}
+	p.TimeoutMillis = int32(produceTimeout.Milliseconds())
+	p.SendBy = func() bool { return p.sendBy.since() < leaseTime }
+	l := a.link
+	p.Done = func(_ *wire.ProduceRequest, err error) {
+		select {
+		case l.answers <- answer{p, err}:
+		case <-l.dead:
+		}
+	}
+	return p
+}
+
+// answered takes the answer of one request: each part's lane advances, or is in doubt.
+func (l *Link) answered(p *produce, err error) {
+	a := p.appender
+	a.requests--
+	nowMs := time.Now().UnixMilli()
+	for i, ln := range p.lanes {
+		part := &p.Parts[i]
+		it := ln.chain.pop()
+		ln.sent--
+		ln.queued -= len(it.data)
+		ln.inflight -= len(it.data)
+		l.inFlight -= int64(len(it.data))
+		a.queued -= len(it.data)
+		if it.frame != nil {
+			it.frame.Release()
+		}
+		switch {
+		case err != nil:
+			l.doubt(ln, "connection", err, 0)
+		case part.ErrorCode != 0:
+			l.appendRefused(ln, &it, part.ErrorCode, part.Message)
+		case ln.state == LaneDraining && ln.goal == goalCopy:
+			// In doubt already: this batch lies in the target's log all the same, and
+			// the next opening will find it there.
+		case part.BaseOffset != ln.predicted:
+			l.doubt(ln, "base_offset", &baseOffsetError{ln.predicted, part.BaseOffset}, 0)
+		default:
+			ln.predicted += int64(it.records)
+			ln.targetEnd = ln.predicted
+			ln.lastAnswered = instant{p.Sent}
+			ln.acked, ln.ackedOld = true, old(it.newest)
+			ln.attempts = 0
+			ln.ordinal += int64(it.records)
+			ln.newest = max(ln.newest, it.newest)
+			ln.records += int64(it.records)
+			ln.bytes += int64(len(it.data))
+			if it.newest > 0 {
+				l.latency.observe(float64(max(0, nowMs-it.newest)) / 1000)
+			}
+			l.finish(ln, it)
+		}
+		for ln.sent > 0 && ln.chain.at(0).data == nil {
+			ln.sent--
+			pass := ln.chain.pop()
+			if ln.open() || ln.goal == goalRelease {
+				l.finish(ln, pass)
+			}
+		}
+		l.offer(ln)
+		l.drained(ln)
+	}
+	clear(p.lanes)
+	for i := range p.Parts {
+		p.Parts[i].Records = nil
+	}
+	a.free = append(a.free, p)
+	l.resume(a)
+	l.touch(a)
+}
+
+// finish moves the position over an item whose turn it is.
+func (l *Link) finish(ln *lane, it item) {
+	ln.position = it.next
+	if it.leaderEpoch >= 0 {
+		ln.posEpoch = it.leaderEpoch
+	}
+	l.count(&it)
+	l.markDirty(ln)
+}
+
+// appendRefused decides what an error code in a produce answer means.
+func (l *Link) appendRefused(ln *lane, it *item, code int16, message string) {
+	err := kerr.ErrorForCode(code)
+	if message != "" {
+		err = &brokerError{err, message}
+	}
+	switch {
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.InvalidRecord):
+		// The first time the batch is split into single records, so that the one at
+		// fault is alone; if that one is refused too, the lane cannot pass it.
+		if it.first < ln.splitBelow {
+			r := &refusal{Offset: it.first, Reason: TooLarge, Err: err}
+			l.count(&item{route: Refuse, reason: TooLarge, codec: it.codec, batches: 1, count: it.records, bytes: int32(len(it.data))})
+			l.event(EventRefused, ln, r.Error())
+			l.halt(ln, r.Error()+l.refusedHint(ln, err))
+			return
+		}
+		ln.splitBelow = it.next
+		l.doubt(ln, "refused", err, 0)
+	case errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.ProducerFenced):
+		l.event(EventFenced, ln, "another holder took the lane")
+		l.doubt(ln, "fenced", err, time.Second)
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		l.doubt(ln, "authorization", &hintError{err, "grant WRITE on topic " + ln.targetTopic + " of cluster " + l.opts.To}, 5*time.Second)
+	default:
+		l.refreshSoon()
+		l.doubt(ln, "append", err, 0)
+	}
+}
+
+func (l *Link) refusedHint(ln *lane, err error) string {
+	switch {
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return "; raise max.message.bytes of topic " + ln.targetTopic + " on " + l.opts.To
+	case errors.Is(err, kerr.InvalidTimestamp):
+		return "; raise message.timestamp.after.max.ms of topic " + ln.targetTopic + " on " + l.opts.To
+	}
+	return ""
+}
+
+// askValidation queues the lane for the next ListOffsets of its appender.
+func (l *Link) askValidation(ln *lane) {
+	ln.validating = true
+	ln.appender.validate = append(ln.appender.validate, ln)
+	l.touch(ln.appender)
+}
+
+// validateNow asks the leader, on the connection the lanes will append on,
+// whether the partition still ends where they left it.
+func (l *Link) validateNow(a *appender) {
+	if a.asking || a.conn == nil || len(a.validate) == 0 {
+		return
+	}
+	n := min(len(a.validate), maxValidate)
+	lanes := slices.Clone(a.validate[:n])
+	a.validate = slices.Delete(a.validate, 0, n)
+	gens := make([]uint32, n)
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	topics := map[string]int{}
+	for i, ln := range lanes {
+		gens[i] = ln.generation
+		at, ok := topics[ln.targetTopic]
+		if !ok {
+			at = len(req.Topics)
+			topics[ln.targetTopic] = at
+			t := kmsg.NewListOffsetsRequestTopic()
+			t.Topic = ln.targetTopic
+			req.Topics = append(req.Topics, t)
+		}
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = ln.key.Partition, -1, -1
+		req.Topics[at].Partitions = append(req.Topics[at].Partitions, p)
+	}
+	a.asking = true
+	a.lastUse = time.Now()
+	sent := now()
+	a.conn.Go(req, func(resp kmsg.Response, err error) {
+		l.inbox.post(func() {
+			a.asking = false
+			l.validatedLanes(lanes, gens, sent, resp, err)
+			l.touch(a)
+		})
+	})
+}
+
+func (l *Link) validatedLanes(lanes []*lane, gens []uint32, sent instant, resp kmsg.Response, err error) {
+	type end struct {
+		offset int64
+		err    error
+	}
+	ends := map[string]map[int32]end{}
+	if r, ok := resp.(*kmsg.ListOffsetsResponse); err == nil && ok {
+		for _, t := range r.Topics {
+			m := map[int32]end{}
+			for _, p := range t.Partitions {
+				m[p.Partition] = end{p.Offset, kerr.ErrorForCode(p.ErrorCode)}
+			}
+			ends[t.Topic] = m
+		}
+	}
+	for i, ln := range lanes {
+		if ln.generation != gens[i] || !ln.open() {
+			continue
+		}
+		ln.validating = false
+		e, ok := ends[ln.targetTopic][ln.key.Partition]
+		switch {
+		case err != nil:
+			l.doubt(ln, "validate", err, 0)
+		case !ok:
+			l.doubt(ln, "validate", errors.New("validate end of target: partition missing in the answer"), 0)
+		case e.err != nil:
+			l.refreshSoon()
+			l.doubt(ln, "validate", e.err, 0)
+		case e.offset != ln.predicted:
+			l.doubt(ln, "validate", &baseOffsetError{ln.predicted, e.offset}, 0)
+		default:
+			ln.lastAnswered = sent
+			if !ln.validated {
+				l.opened(ln)
+			}
+			l.offer(ln)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// baseOffsetError says that the target partition does not end where the lane
+// left it: somebody else wrote, or the log lost its tail.
+type baseOffsetError struct{ want, got int64 }
+
+func (e *baseOffsetError) Error() string {
+	return fmt.Sprintf("target partition ends at offset %d, the lane left it at %d", e.got, e.want)
+}
+
+// brokerError adds what the broker said to its error code.
+type brokerError struct {
+	err     error
+	message string
+}
+
+func (e *brokerError) Error() string { return e.err.Error() + " (" + e.message + ")" }
+func (e *brokerError) Unwrap() error { return e.err }
+
+// hintError adds what the operator can do.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() + "; " + e.hint }
+func (e *hintError) Unwrap() error { return e.err }
+
+// backoff is a random time between half of and the whole of base doubled for
+// every failure, at most limit.
+func backoff(failures int, base, limit time.Duration) time.Duration {
+	d := min(limit, base<<min(max(failures, 0), 16))
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep waits and says whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// jitter is a random part of n.
+func jitter(n int64) int64 { return rand.Int64N(n + 1) }

@@ -1,0 +1,371 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"replicator/pkg/wire"
+)
+
+const (
+	fetchMaxWait      = 500 * time.Millisecond
+	fetchMaxWaitShort = 10 * time.Millisecond // while lanes are paused: they want to come back soon
+	maxFetchBytes     = 8 << 20
+	maxPartitionBytes = 2 << 20
+)
+
+// fetcher reads from one source broker the lanes it leads. Its goroutine owns the
+// connection, the fetch session and where each lane's fetch stands; the loop
+// tells it what to fetch through commands. A second goroutine routes what was
+// read while the next request is under way, so at most two answers are held.
+type fetcher struct {
+	link   *Link
+	broker int32
+	lanes  map[*lane]struct{} // the loop's: which lanes it has
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	commands []fetchCommand
+	wake     chan struct{} // capacity 1
+}
+
+type fetchKind uint8
+
+const (
+	fetchAdd    fetchKind = iota // from the position in the command
+	fetchRemove                  // forget it
+	fetchPause                   // leave it out, remember where it stands
+	fetchResume                  // take it in again there
+	fetchTune                    // new limits
+)
+
+type fetchCommand struct {
+	kind       fetchKind
+	lane       *lane
+	topic      string
+	topicID    [16]byte
+	partition  int32
+	generation uint32
+	position   wire.FetchPosition
+	from       int64 // records below are not wanted (position may lie before it)
+	maxBytes   int
+	splitBelow int64
+}
+
+// fetching is where the fetch of one lane stands; the fetcher's goroutine owns it.
+type fetching struct {
+	fetchCommand
+	paused bool
+}
+
+// fetched is what one answer brought, routed.
+type fetched struct {
+	fetcher *fetcher
+	lanes   []fetchedLane
+	items   []item
+}
+
+type fetchedLane struct {
+	lane                *lane
+	generation          uint32
+	errorCode           int16
+	diverging           bool
+	divergingEnd        int64
+	divergingEpoch      int32
+	end, stable, start  int64
+	preferred           int32
+	next                int64 // next source offset to fetch
+	epoch               int32 // leader epoch of the last record, -1 unknown
+	firstItem, lastItem int   // its items: fetched.items[firstItem:lastItem]
+}
+
+// scanned is one partition of an answer on its way to the router.
+type scanned struct {
+	part       wire.FetchedPartition // a copy: the session reuses its own
+	lane       *lane
+	generation uint32
+	from       int64
+	maxBytes   int
+	splitBelow int64
+	epoch      int32
+}
+
+// scannedAnswer is an answer whose frame is held until it has been routed.
+type scannedAnswer struct {
+	frame   *wire.Frame
+	parts   []scanned
+	aborted []wire.AbortedTxn // of all parts
+}
+
+func (f *fetcher) send(c fetchCommand) {
+	f.mu.Lock()
+	f.commands = append(f.commands, c)
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Link) fetcherOf(broker int32) *fetcher {
+	f := l.fetchers[broker]
+	if f == nil {
+		f = &fetcher{link: l, broker: broker, lanes: map[*lane]struct{}{}, wake: make(chan struct{}, 1)}
+		l.fetchers[broker] = f
+		l.spawn(f.run)
+	}
+	return f
+}
+
+// run fetches until ctx ends, on one connection after another.
+func (f *fetcher) run(ctx context.Context) {
+	table := map[partitionKey]*fetching{}
+	failures := 0
+	for ctx.Err() == nil {
+		if len(table) == 0 && !f.await(ctx, table) {
+			return
+		}
+		conn, err := f.link.source.Connect(ctx, f.broker)
+		if err == nil {
+			var worked bool
+			worked, err = f.serve(ctx, conn, table)
+			conn.Close()
+			if worked {
+				failures = 0
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		f.link.inbox.post(func() { f.link.fetcherFailed(f, err) })
+		failures++
+		if !sleep(ctx, backoff(failures, 50*time.Millisecond, 2*time.Second)) {
+			return
+		}
+		f.apply(table, nil)
+	}
+}
+
+// await waits for commands until there is a lane to fetch.
+func (f *fetcher) await(ctx context.Context, table map[partitionKey]*fetching) bool {
+	for {
+		f.apply(table, nil)
+		if len(table) > 0 {
+			return true
+		}
+		select {
+		case <-f.wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+type partitionKey struct {
+	topic     string
+	partition int32
+}
+
+// apply carries out the loop's commands on the table and, if there is one, the session.
+func (f *fetcher) apply(table map[partitionKey]*fetching, s *wire.FetchSession) {
+	f.mu.Lock()
+	commands := f.commands
+	f.commands = nil
+	f.mu.Unlock()
+	for _, c := range commands {
+		key := partitionKey{c.topic, c.partition}
+		old := table[key]
+		switch c.kind {
+		case fetchAdd:
+			fl := &fetching{fetchCommand: c}
+			table[key] = fl
+			fl.include(s)
+			continue
+		case fetchRemove:
+			if old != nil && old.lane == c.lane && old.generation <= c.generation {
+				delete(table, key)
+				old.leaveOut(s)
+			}
+			continue
+		}
+		if old == nil || old.lane != c.lane || old.generation != c.generation {
+			continue
+		}
+		switch c.kind {
+		case fetchPause:
+			old.paused = true
+			old.leaveOut(s)
+		case fetchResume:
+			old.paused = false
+			old.include(s)
+		case fetchTune:
+			old.maxBytes = c.maxBytes
+		}
+	}
+}
+
+func (fl *fetching) include(s *wire.FetchSession) {
+	if s != nil && !fl.paused {
+		fl.position.MaxBytes = maxPartitionBytes
+		s.Set(fl.topic, fl.topicID, fl.partition, fl.position)
+	}
+}
+
+func (fl *fetching) leaveOut(s *wire.FetchSession) {
+	if s != nil {
+		s.Forget(fl.topic, fl.partition)
+	}
+}
+
+// serve fetches on one connection until it fails. worked says that it answered.
+func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitionKey]*fetching) (worked bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan scannedAnswer)
+	routed := make(chan struct{})
+	go func() {
+		defer close(routed)
+		f.route(ctx, answers)
+	}()
+	defer func() {
+		close(answers)
+		cancel()
+		<-routed
+	}()
+	session := wire.NewFetchSession()
+	for _, fl := range table {
+		fl.include(session)
+	}
+	var spare [3]scannedAnswer // one being scanned, one waiting, one being routed
+	for turn := 0; ; turn++ {
+		f.apply(table, session)
+		if session.Len() == 0 {
+			select { // nothing to fetch: commands only
+			case <-f.wake:
+				continue
+			case <-ctx.Done():
+				return worked, nil
+			case <-conn.Done():
+				return worked, conn.Err()
+			}
+		}
+		o := wire.FetchOptions{MaxWait: fetchMaxWait, MinBytes: 1, MaxBytes: f.link.fetchBytes(), ReadCommitted: !f.link.opts.ReadUncommitted, Rack: f.link.opts.Rack}
+		if session.Len() < len(table) {
+			o.MaxWait = fetchMaxWaitShort
+		}
+		resp, err := conn.Fetch(ctx, session, o)
+		if err != nil {
+			return worked, err
+		}
+		worked = true
+		a := &spare[turn%len(spare)]
+		f.scan(a, resp, table, session)
+		select {
+		case answers <- *a:
+		case <-ctx.Done():
+			resp.Frame.Release()
+			return worked, nil
+		}
+	}
+}
+
+// scan reads only the headers of the answer's batches, so that the next request
+// can go out before their contents are looked at.
+func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[partitionKey]*fetching, session *wire.FetchSession) {
+	a.frame, a.parts, a.aborted = resp.Frame, a.parts[:0], a.aborted[:0]
+	for i := range resp.Partitions {
+		p := &resp.Partitions[i]
+		key := partitionKey{p.Topic, p.Partition}
+		fl := table[key]
+		if fl == nil {
+			continue
+		}
+		sc := scanned{part: *p, lane: fl.lane, generation: fl.generation, from: fl.from, maxBytes: fl.maxBytes, splitBelow: fl.splitBelow, epoch: -1}
+		from := len(a.aborted)
+		a.aborted = append(a.aborted, p.Aborted...)
+		sc.part.Aborted = a.aborted[from:]
+		next, epoch, bad := lastOffsets(p.Records)
+		bad = bad || p.ErrorCode != 0 || p.Diverging || p.PreferredReplica >= 0 && len(p.Records) == 0 && p.PreferredReplica != f.broker
+		if next > fl.position.Offset {
+			fl.position.Offset, fl.position.LastEpoch = next, epoch
+			fl.from = max(fl.from, next)
+			sc.epoch = epoch
+		}
+		if bad { // the loop decides what this means; until then the lane is left alone
+			delete(table, key)
+			fl.leaveOut(session)
+		} else if next >= 0 {
+			fl.include(session)
+		}
+		a.parts = append(a.parts, sc)
+	}
+}
+
+// lastOffsets returns the next source offset behind the last whole entry and its
+// leader epoch; bad says that an entry is damaged.
+func lastOffsets(records []byte) (next int64, epoch int32, bad bool) {
+	next, epoch = -1, -1
+	for len(records) > 0 {
+		entry, rest, err := wire.Split(records)
+		if err != nil {
+			return next, epoch, !errors.Is(err, wire.ErrPartial)
+		}
+		switch m := wire.Magic(entry); {
+		case m == 2:
+			b := wire.Batch(entry)
+			next, epoch = b.NextOffset(), b.LeaderEpoch()
+		case m == 0 || m == 1:
+			next, epoch = messageNext(entry), -1
+		default:
+			return next, epoch, true
+		}
+		records = rest
+	}
+	return next, epoch, false
+}
+
+// route checks and routes the batches of each answer and gives them to the loop.
+func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
+	r := newRouter(f.link.pool, f.link.routing())
+	for a := range answers {
+		out := f.link.spareFetched()
+		out.fetcher = f
+		for i := range a.parts {
+			sc := &a.parts[i]
+			p := &sc.part
+			fl := fetchedLane{
+				lane: sc.lane, generation: sc.generation, errorCode: p.ErrorCode, diverging: p.Diverging,
+				divergingEnd: p.DivergingEnd, divergingEpoch: p.DivergingEpoch, end: p.HighWatermark, stable: p.LastStable,
+				start: p.LogStart, preferred: p.PreferredReplica, next: sc.from, epoch: sc.epoch, firstItem: len(out.items),
+			}
+			if len(p.Records) > 0 && p.ErrorCode == 0 && !p.Diverging {
+				out.items, fl.next = r.route(out.items, a.frame, p.Records, p.Aborted, sc.from, sc.maxBytes, sc.splitBelow)
+			}
+			fl.lastItem = len(out.items)
+			out.lanes = append(out.lanes, fl)
+		}
+		a.frame.Release()
+		select {
+		case f.link.fetchedc <- out:
+		case <-ctx.Done():
+			out.release()
+		}
+	}
+}
+
+// release gives back the frames of items nobody took.
+func (f *fetched) release() {
+	for i := range f.items {
+		if fr := f.items[i].frame; fr != nil {
+			fr.Release()
+		}
+	}
+	f.reset()
+}
+
+func (f *fetched) reset() {
+	clear(f.items)
+	clear(f.lanes)
+	f.items, f.lanes = f.items[:0], f.lanes[:0]
+}

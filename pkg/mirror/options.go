@@ -1,0 +1,148 @@
+package mirror
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"replicator/pkg/wire"
+)
+
+// Options say what a link copies and how. The zero value of a duration or size
+// means its default.
+type Options struct {
+	From, To string // cluster aliases
+	Name     string // of the link; default "from->to"
+
+	// Topics and TopicsExclude are names or regular expressions that match a whole
+	// topic name; exclude wins; internal topics are never copied.
+	Topics, TopicsExclude []string
+	// Rename gives the target's name of a source topic, "" for one that is not
+	// copied; nil: the same name.
+	Rename func(topic string) string
+
+	KeepTopics     bool // do not create target topics that are missing
+	KeepPartitions bool // do not grow target topics
+	// SyncConfig says whether a topic configuration is kept as the source has it;
+	// nil: none is, and new topics get the target's defaults.
+	SyncConfig func(key string) bool
+
+	ReadUncommitted bool   // copy aborted data too
+	StartLatest     bool   // a lane copied for the first time starts at the source's end
+	OnGap           Action // Continue (default) or Halt
+	OnTruncation    Action // Halt (default) or Continue: follow the source
+	OnRecreate      Action // Halt (default) or Continue: start again at the new topic's beginning
+	// AppendToExisting lets a lane that the journal does not know append to a
+	// target partition that already holds records.
+	AppendToExisting bool
+
+	ReplicationFactor int16  // of topics we create; 0: the target's default
+	JournalTopic      string // default "replicator.from.to.journal"
+	JournalPartitions int32
+	// JournalReplicationFactor of a journal we create; 0 or -1: the best the target allows.
+	JournalReplicationFactor int16
+	Codec                    *wire.Codec // nil: as the source has it
+	BatchBytes               int         // wire size merging aims at
+	SmallBatchBytes          int         // batches below are merged with their neighbours
+	MaxDecodedBytes          int         // bytes one batch may decompress to
+
+	RefreshInterval time.Duration // topics, partitions, leaders
+	SessionTimeout  time.Duration // of the group that shares the lanes
+	ReopenInterval  time.Duration // a lane's epoch is taken anew at least this often
+	Rack            string
+}
+
+// Action is what to do about an event of the source.
+type Action uint8
+
+const (
+	Default Action = iota
+	Halt
+	Continue
+)
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.RefreshInterval, 30*time.Second)
+	def(&o.SessionTimeout, 10*time.Second)
+	def(&o.ReopenInterval, 24*time.Hour)
+	num := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
+	}
+	num(&o.BatchBytes, 256<<10)
+	num(&o.SmallBatchBytes, 16<<10)
+	num(&o.MaxDecodedBytes, 128<<20)
+	if o.JournalPartitions == 0 {
+		o.JournalPartitions = 16
+	}
+	if o.Name == "" {
+		o.Name = o.From + "->" + o.To
+	}
+	if o.JournalTopic == "" {
+		o.JournalTopic = "replicator." + o.From + "." + o.To + ".journal"
+	}
+	if o.Rename == nil {
+		o.Rename = func(t string) string { return t }
+	}
+	if o.OnGap == Default {
+		o.OnGap = Continue
+	}
+	if o.OnTruncation == Default {
+		o.OnTruncation = Halt
+	}
+	if o.OnRecreate == Default {
+		o.OnRecreate = Halt
+	}
+	return o
+}
+
+// Group is the consumer group on the source that shares the lanes.
+func (o Options) Group() string { return "replicator." + o.From + "." + o.To }
+
+// transactionalID names a lane's producer on the target. A generation above 0
+// is taken when the id before it is stuck for good.
+func (o Options) transactionalID(topic string, partition, generation int32) string {
+	id := fmt.Sprintf("replicator.%s.%s.%s.%d", o.From, o.To, topic, partition)
+	if generation > 0 {
+		id += fmt.Sprintf(".g%d", generation)
+	}
+	return id
+}
+
+// internalTopics are never copied: Kafka's own, ours, and MirrorMaker's books.
+var internalTopics = regexp.MustCompile(`^(__.*|replicator\..*|mm2-.*\.internal|.*\.checkpoints\.internal)$`)
+
+// topicFilter decides which topics are copied.
+type topicFilter struct{ include, exclude *regexp.Regexp }
+
+func newTopicFilter(include, exclude []string) (topicFilter, error) {
+	compile := func(list []string) (*regexp.Regexp, error) {
+		if len(list) == 0 {
+			return nil, nil
+		}
+		for _, p := range list {
+			if _, err := regexp.Compile(p); err != nil {
+				return nil, fmt.Errorf("compile topic pattern %q: %w", p, err)
+			}
+		}
+		return regexp.Compile(`^(?:` + strings.Join(list, "|") + `)$`)
+	}
+	in, err := compile(include)
+	if err != nil {
+		return topicFilter{}, err
+	}
+	ex, err := compile(exclude)
+	return topicFilter{in, ex}, err
+}
+
+func (f topicFilter) match(topic string) bool {
+	return f.include != nil && f.include.MatchString(topic) &&
+		(f.exclude == nil || !f.exclude.MatchString(topic)) && !internalTopics.MatchString(topic)
+}

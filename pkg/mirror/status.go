@@ -1,0 +1,178 @@
+package mirror
+
+import "time"
+
+// Status is the whole state of a daemon at one moment. The metrics, /status and
+// `replicator status` all show this one value.
+type Status struct {
+	Time     time.Time    `json:"time"`
+	Version  string       `json:"version"`
+	Instance string       `json:"instance"` // who this daemon is: host and process id
+	Started  time.Time    `json:"started"`
+	Memory   MemoryStatus `json:"memory"`
+	Links    []LinkStatus `json:"links"`
+	// BoundaryRefusals counts connections the dial guard refused, by cluster.
+	BoundaryRefusals map[string]int64 `json:"boundary_refusals,omitempty"`
+}
+
+// MemoryStatus is the byte budget of the data path: what its frames hold now,
+// and what they may hold.
+type MemoryStatus struct {
+	UsedBytes  int64 `json:"used_bytes"`
+	LimitBytes int64 `json:"limit_bytes"`
+}
+
+// LinkState says in one word how a link is.
+type LinkState string
+
+const (
+	LinkStarting LinkState = "starting" // the topics or the assignment are not known yet
+	LinkCopying  LinkState = "copying"  // every lane that is ours is copying, or has nothing to copy
+	LinkDegraded LinkState = "degraded" // some lanes are opening, waiting or halted
+	LinkStopping LinkState = "stopping" // a clean stop is under way
+)
+
+// LaneState says in one word how a lane is.
+type LaneState string
+
+const (
+	LaneWaiting  LaneState = "waiting"  // something it needs is missing: a leader, a connection, the target topic
+	LaneOpening  LaneState = "opening"  // taking its epoch, fencing, reading where the target ends
+	LaneCopying  LaneState = "copying"  // open: appends whatever the source has
+	LaneDraining LaneState = "draining" // appends nothing new, waits for its answers
+	LaneHalted   LaneState = "halted"   // stopped by a fault that a person has to look at
+)
+
+// LaneStates lists all states, the worst first: the order of tables.
+var LaneStates = []LaneState{LaneHalted, LaneWaiting, LaneOpening, LaneDraining, LaneCopying}
+
+// LinkStatus is one direction of a pair as this daemon sees it: only the lanes
+// assigned to this daemon are in it.
+type LinkStatus struct {
+	Name       string            `json:"name"` // "east->west"
+	Source     string            `json:"source"`
+	Target     string            `json:"target"`
+	SourceID   string            `json:"source_cluster_id"`
+	TargetID   string            `json:"target_cluster_id"`
+	State      LinkState         `json:"state"`
+	Ready      bool              `json:"ready"`            // lanes assigned, target writable
+	Reason     string            `json:"reason,omitempty"` // why it is not ready, or degraded
+	LaneStates map[LaneState]int `json:"lane_states"`
+	// LagRecords is the sum over the lanes whose lag is known; LagSeconds is the
+	// largest one. Absent: no lane knows its lag.
+	LagRecords *int64       `json:"lag_records,omitempty"`
+	LagSeconds *float64     `json:"lag_seconds,omitempty"`
+	Lanes      []LaneStatus `json:"lanes"`
+	Routes     []RouteCount `json:"routes"`
+	Events     []Event      `json:"events"` // the newest last, at most 100
+	// EventCounts and Errors count since the start of the daemon.
+	EventCounts    map[string]int64 `json:"event_counts"`
+	Errors         map[string]int64 `json:"errors"` // by class
+	Openings       int64            `json:"openings"`
+	Latency        Histogram        `json:"latency_seconds"` // source append to target acknowledgement, by batch
+	InFlightBytes  int64            `json:"in_flight_bytes"` // sent to the target, not yet answered
+	SourceBytes    int64            `json:"source_bytes"`    // read from source brokers by data connections
+	TargetBytes    int64            `json:"target_bytes"`    // written to target brokers by data connections
+	ThrottleSource float64          `json:"throttle_source_seconds"`
+	ThrottleTarget float64          `json:"throttle_target_seconds"`
+	// JournalAge is the time since the journal's newest position was acknowledged.
+	JournalAge *float64 `json:"journal_age_seconds,omitempty"`
+	Warnings   []string `json:"warnings,omitempty"` // what the target grants less than it should
+}
+
+// LaneStatus is one lane. Offsets are next offsets.
+type LaneStatus struct {
+	Topic       string    `json:"topic"` // on the source
+	Partition   int32     `json:"partition"`
+	TargetTopic string    `json:"target_topic"`
+	State       LaneState `json:"state"`
+	Reason      string    `json:"reason,omitempty"`
+	// Position is the next source offset to append: all below it is on the target
+	// and acknowledged, or accounted for. -1 while unknown.
+	Position int64 `json:"position"`
+	// SourceEnd is the source's high watermark, SourceStable its last stable
+	// offset, SourceStart its log start. -1 while unknown.
+	SourceEnd    int64 `json:"source_end"`
+	SourceStable int64 `json:"source_stable"`
+	SourceStart  int64 `json:"source_start"`
+	// LagRecords is SourceEnd - Position, an upper bound of the records missing on
+	// the target; LagSeconds the time since the oldest of them was appended to the
+	// source. Absent while unknown.
+	LagRecords *int64   `json:"lag_records,omitempty"`
+	LagSeconds *float64 `json:"lag_seconds,omitempty"`
+	// Ordinal is how many records the lane has appended in all, TargetEnd the
+	// target offset of the next one. -1 while unknown.
+	Ordinal       int64 `json:"ordinal"`
+	TargetEnd     int64 `json:"target_end"`
+	ProducerID    int64 `json:"producer_id"`
+	Epoch         int16 `json:"epoch"`
+	SourceBroker  int32 `json:"source_broker"` // fetched from; -1 none
+	TargetBroker  int32 `json:"target_broker"` // appended to; -1 none
+	InFlightBytes int64 `json:"in_flight_bytes"`
+	QueuedBytes   int64 `json:"queued_bytes"`
+	// Records, Bytes and Openings count what this daemon did since its start.
+	Records  int64 `json:"records"`
+	Bytes    int64 `json:"bytes"` // of record batches, as appended
+	Openings int64 `json:"openings"`
+}
+
+// RouteCount says how many batches took a route, and why.
+type RouteCount struct {
+	Route   string `json:"route"`  // forward, repack, skip, refuse
+	Reason  string `json:"reason"` // one word: dense, small, hole, marker, aborted, ...
+	Codec   string `json:"codec"`  // of the source batch
+	Batches int64  `json:"batches"`
+	Records int64  `json:"records"`
+	Bytes   int64  `json:"bytes"` // of the source batches
+}
+
+// Event is something an operator should know of.
+type Event struct {
+	Time   time.Time `json:"time"`
+	Kind   string    `json:"kind"`           // see the Event constants
+	Lane   string    `json:"lane,omitempty"` // "orders-3"; empty: the whole link
+	Detail string    `json:"detail"`
+}
+
+// Kinds of events.
+const (
+	EventGap           = "gap"            // source records were gone before they could be copied
+	EventTruncation    = "truncation"     // the source lost records that were already copied
+	EventRecreated     = "recreated"      // the source topic was deleted and created again
+	EventDeleted       = "deleted"        // the source topic is gone
+	EventGrown         = "grown"          // partitions were added
+	EventTopicCreated  = "topic_created"  // we created the target topic
+	EventCut           = "cut"            // the target lost its tail: sent again
+	EventForeignWriter = "foreign_writer" // somebody else writes to the target partition
+	EventFenced        = "fenced"         // another holder took a lane of ours
+	EventRefused       = "refused"        // a record that can never be copied
+	EventHalted        = "halted"         // a lane stopped for a person to look at
+	EventHanging       = "hanging"        // a transaction on the source stays open
+	EventTargetTopic   = "target_topic"   // the target topic is not as it should be
+)
+
+// Histogram is a cumulative-free histogram: Counts[i] are the observations
+// <= Bounds[i] and above the bound before; the last count, past all bounds, is
+// Count minus the sum of the others.
+type Histogram struct {
+	Bounds []float64 `json:"bounds"`
+	Counts []uint64  `json:"counts"`
+	Sum    float64   `json:"sum"`
+	Count  uint64    `json:"count"`
+}
+
+func (h *Histogram) observe(v float64) {
+	h.Sum += v
+	h.Count++
+	for i, b := range h.Bounds {
+		if v <= b {
+			h.Counts[i]++
+			return
+		}
+	}
+}
+
+func newLatencyHistogram() Histogram {
+	b := []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400}
+	return Histogram{Bounds: b, Counts: make([]uint64, len(b))}
+}

@@ -1,0 +1,520 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+
+	"replicator/pkg/offsets"
+)
+
+// topology is what both clusters look like at one moment: the topics that are
+// copied, their partitions and leaders. It never changes once made.
+type topology struct {
+	topics map[string]*topicPair // by source topic
+}
+
+// topicPair is a source topic and its copy.
+type topicPair struct {
+	source   topicDetail
+	target   topicDetail
+	name     string // of the target topic
+	maxBytes int    // max.message.bytes of the target topic, 0 unknown
+	missing  bool   // the source topic is gone
+	problem  string // why it is not copied
+}
+
+type place struct {
+	topic       string
+	id          [16]byte
+	leader      int32 // -1 none
+	leaderEpoch int32
+	maxBytes    int
+}
+
+func placeOf(d topicDetail, partition int32) place {
+	p := d.partitions[partition]
+	return place{topic: d.name, id: d.id, leader: p.leader, leaderEpoch: p.leaderEpoch}
+}
+
+// sourcePartition says where a lane's source lies, or why it is not known.
+func (t *topology) sourcePartition(key offsets.Lane) (place, string) {
+	tp := t.topics[key.Topic]
+	if tp == nil {
+		return place{}, "source topic is not known yet"
+	}
+	if tp.problem != "" {
+		return place{}, tp.problem
+	}
+	if _, ok := tp.source.partitions[key.Partition]; !ok || tp.missing {
+		return place{}, "source partition does not exist"
+	}
+	return placeOf(tp.source, key.Partition), ""
+}
+
+// targetPartition says where a lane's target lies, or why it is not known.
+func (t *topology) targetPartition(key offsets.Lane) (place, string) {
+	tp := t.topics[key.Topic]
+	if tp == nil {
+		return place{}, "target topic is not known yet"
+	}
+	if _, ok := tp.target.partitions[key.Partition]; !ok {
+		return place{}, "target partition does not exist yet"
+	}
+	p := placeOf(tp.target, key.Partition)
+	p.maxBytes = tp.maxBytes
+	return p, ""
+}
+
+// unsettled says that something is missing that will most likely be there soon.
+func (t *topology) unsettled() bool {
+	for _, tp := range t.topics {
+		if tp.missing || tp.problem != "" && len(tp.target.partitions) > 0 {
+			continue
+		}
+		if len(tp.target.partitions) < len(tp.source.partitions) {
+			return true
+		}
+		for p := range tp.source.partitions {
+			if tp.source.partitions[p].leader < 0 || tp.target.partitions[p].leader < 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refreshSoon asks for a new topology, because a leader moved or a broker is gone.
+func (l *Link) refreshSoon() {
+	select {
+	case l.refresh <- struct{}{}:
+	default:
+	}
+}
+
+const minRefresh = 200 * time.Millisecond // between two refreshes that are asked for
+
+// keepTopology looks at both clusters at the refresh interval and when asked,
+// makes and grows target topics, and tells the loop.
+func (l *Link) keepTopology(ctx context.Context) {
+	k := &topologyKeeper{link: l, maxBytes: map[string]int{}, seen: map[string]*topicPair{}, told: map[string]string{}}
+	full := time.Time{}
+	for {
+		if time.Since(full) >= l.opts.RefreshInterval {
+			k.maxBytes = map[string]int{}
+			k.full = true
+			full = time.Now()
+		}
+		asking, cancel := context.WithTimeout(ctx, 20*time.Second)
+		t, events, err := k.look(asking)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		l.inbox.post(func() {
+			for _, e := range events {
+				l.event(e.Kind, nil, e.Detail)
+			}
+			if err != nil {
+				l.fail("topology", err)
+				return
+			}
+			l.onTopology(t)
+		})
+		wait := minRefresh
+		if err != nil {
+			wait = time.Second
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		wait = max(0, l.opts.RefreshInterval-time.Since(full))
+		if t.unsettled() {
+			wait = min(wait, 2*time.Second)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-l.refresh:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// topologyKeeper is what keepTopology remembers between two looks.
+type topologyKeeper struct {
+	link     *Link
+	maxBytes map[string]int    // of target topics, asked once an interval
+	full     bool              // this look is one of the interval, not one asked for
+	told     map[string]string // what was said last of a target topic's configurations
+	seen     map[string]*topicPair
+}
+
+func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
+	l := k.link
+	src, err := listTopics(ctx, l.source.Client(), nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list topics of %s: %w", l.opts.From, err)
+	}
+	t := &topology{topics: map[string]*topicPair{}}
+	var names []string
+	from := map[string]string{} // target name to source name
+	for _, name := range slices.Sorted(maps.Keys(src)) {
+		d := src[name]
+		if d.internal || !l.filter.match(d.name) {
+			continue
+		}
+		tp := &topicPair{source: d, name: l.opts.Rename(d.name)}
+		if tp.name == "" {
+			continue
+		}
+		t.topics[d.name] = tp
+		switch {
+		case d.err != nil:
+			tp.problem = "source topic: " + d.err.Error()
+		case from[tp.name] != "":
+			tp.problem = fmt.Sprintf("source topics %s and %s would both be copied to %s", from[tp.name], d.name, tp.name)
+		default:
+			from[tp.name] = d.name
+			names = append(names, tp.name)
+		}
+	}
+	events := k.notice(t)
+	if len(names) == 0 {
+		return t, events, nil
+	}
+	dst, err := listTopics(ctx, l.target.Client(), names)
+	if err != nil {
+		return nil, events, fmt.Errorf("list topics of %s: %w", l.opts.To, err)
+	}
+	changed, more := k.reconcile(ctx, t, from, dst)
+	events = append(events, more...)
+	if changed {
+		if dst, err = listTopics(ctx, l.target.Client(), names); err != nil {
+			return nil, events, fmt.Errorf("list topics of %s: %w", l.opts.To, err)
+		}
+	}
+	for name, source := range from {
+		tp := t.topics[source]
+		if d, ok := dst[name]; ok && d.err == nil {
+			tp.target = d
+			if tp.problem == "" && len(d.partitions) > len(tp.source.partitions) {
+				tp.problem = fmt.Sprintf("target topic %s has %d partitions, source topic %s has %d: delete the target topic or grow the source", name, len(d.partitions), source, len(tp.source.partitions))
+			}
+		} else if tp.problem == "" && ok && d.err != nil {
+			tp.problem = fmt.Sprintf("target topic %s: %v", name, d.err)
+		}
+	}
+	if k.full {
+		events = append(events, k.syncConfigs(ctx, t)...)
+		k.full = false
+	}
+	k.askMaxBytes(ctx, t)
+	for s, tp := range t.topics {
+		if old := k.seen[s]; old == nil || old.problem != tp.problem {
+			if tp.problem != "" {
+				events = append(events, Event{Kind: EventTargetTopic, Detail: tp.problem})
+			}
+		}
+	}
+	k.seen = t.topics
+	return t, events, nil
+}
+
+// notice compares with the last look: topics that are gone, grown or new.
+func (k *topologyKeeper) notice(t *topology) (events []Event) {
+	for name, old := range k.seen {
+		tp := t.topics[name]
+		if tp == nil {
+			if !old.missing {
+				events = append(events, Event{Kind: EventDeleted, Detail: fmt.Sprintf("source topic %s is gone; its copy %s stays", name, old.name)})
+			}
+			gone := *old
+			gone.missing = true
+			t.topics[name] = &gone
+			continue
+		}
+		if n, was := len(tp.source.partitions), len(old.source.partitions); n > was && !old.missing {
+			events = append(events, Event{Kind: EventGrown, Detail: fmt.Sprintf("source topic %s grew from %d to %d partitions", name, was, n)})
+		}
+	}
+	return events
+}
+
+// reconcile makes the target topics that are missing and grows those that are
+// too small.
+func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[string]string, dst map[string]topicDetail) (changed bool, events []Event) {
+	l := k.link
+	var create []string
+	for name, source := range from {
+		tp := t.topics[source]
+		d, ok := dst[name]
+		want := len(tp.source.partitions)
+		switch {
+		case !ok || errors.Is(d.err, kerr.UnknownTopicOrPartition):
+			if old := k.seen[source]; old != nil && len(old.target.partitions) > 0 {
+				tp.problem = fmt.Sprintf("target topic %s was deleted under us: it is not made again by itself; restart the daemon to say that it should be", name)
+				continue
+			}
+			if l.opts.KeepTopics {
+				tp.problem = fmt.Sprintf("target topic %s does not exist and create_topics is off", name)
+				continue
+			}
+			create = append(create, source)
+		case d.err == nil && len(d.partitions) < want && len(d.partitions) > 0:
+			if l.opts.KeepPartitions {
+				continue
+			}
+			resp, err := l.target.Admin().UpdatePartitions(ctx, want, name)
+			if err == nil {
+				err = resp.Error()
+			}
+			if err != nil {
+				tp.problem = fmt.Sprintf("grow target topic %s to %d partitions: %v", name, want, l.topicRight(err, "ALTER", name))
+				continue
+			}
+			changed = true
+			events = append(events, Event{Kind: EventGrown, Detail: fmt.Sprintf("target topic %s grown from %d to %d partitions", name, len(d.partitions), want)})
+		}
+	}
+	if len(create) == 0 {
+		return changed, events
+	}
+	slices.Sort(create)
+	configs, err := k.sourceConfigs(ctx, create)
+	if err != nil {
+		l.log.Warn("topic configurations of the source are not readable: target topics get defaults", zap.Error(err))
+	}
+	for _, source := range create {
+		tp := t.topics[source]
+		rf := int16(-1)
+		if l.opts.ReplicationFactor > 0 {
+			rf = l.opts.ReplicationFactor
+		}
+		resp, err := l.target.Admin().CreateTopic(ctx, int32(len(tp.source.partitions)), rf, configs[source], tp.name)
+		if err == nil {
+			err = resp.Err
+		}
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			tp.problem = fmt.Sprintf("create target topic %s: %v", tp.name, l.topicRight(err, "CREATE", tp.name))
+			continue
+		}
+		changed = true
+		if err == nil {
+			events = append(events, Event{Kind: EventTopicCreated, Detail: fmt.Sprintf("target topic %s created with %d partitions", tp.name, len(tp.source.partitions))})
+		}
+	}
+	return changed, events
+}
+
+// creationConfigs are taken over from the source when we make a topic even if
+// its later changes are not followed: without them the target would refuse what
+// the source took.
+var creationConfigs = []string{"max.message.bytes", "message.timestamp.after.max.ms", "message.timestamp.before.max.ms"}
+
+// sourceConfigs are the configurations of new target topics.
+// compression.type is always producer, so that batches are stored as they come.
+func (k *topologyKeeper) sourceConfigs(ctx context.Context, topics []string) (map[string]map[string]*string, error) {
+	out := map[string]map[string]*string{}
+	for _, topic := range topics {
+		out[topic] = map[string]*string{"compression.type": kadm.StringPtr("producer")}
+	}
+	described, err := k.link.source.Admin().DescribeTopicConfigs(ctx, topics...)
+	for _, rc := range described {
+		for _, c := range rc.Configs {
+			if out[rc.Name] == nil || c.Value == nil || c.Sensitive {
+				continue
+			}
+			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && k.link.synced(c.Key) || slices.Contains(creationConfigs, c.Key) && c.Source != kmsg.ConfigSourceDefaultConfig {
+				out[rc.Name][c.Key] = c.Value
+			}
+		}
+		err = errors.Join(err, rc.Err)
+	}
+	return out, err
+}
+
+func (l *Link) synced(key string) bool {
+	return l.opts.SyncConfig != nil && key != "compression.type" && l.opts.SyncConfig(key)
+}
+
+// syncConfigs sets on the target what was set on the source and differs. What
+// was set on the target alone is left as it is.
+func (k *topologyKeeper) syncConfigs(ctx context.Context, t *topology) (events []Event) {
+	l := k.link
+	if l.opts.SyncConfig == nil {
+		return nil
+	}
+	var sources, targets []string
+	for s, tp := range t.topics {
+		if !tp.missing && len(tp.target.partitions) > 0 {
+			sources, targets = append(sources, s), append(targets, tp.name)
+		}
+	}
+	if len(sources) == 0 {
+		return nil
+	}
+	src, err := l.source.Admin().DescribeTopicConfigs(ctx, sources...)
+	if err != nil {
+		return nil // said when topics are created; data does not wait for it
+	}
+	dst, err := l.target.Admin().DescribeTopicConfigs(ctx, targets...)
+	if err != nil {
+		return nil
+	}
+	have := map[string]map[string]string{}
+	for _, rc := range dst {
+		have[rc.Name] = map[string]string{}
+		for _, c := range rc.Configs {
+			have[rc.Name][c.Key] = c.MaybeValue()
+		}
+	}
+	for _, rc := range src {
+		tp := t.topics[rc.Name]
+		if tp == nil || rc.Err != nil {
+			continue
+		}
+		var alter []kadm.AlterConfig
+		for _, c := range rc.Configs {
+			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil && l.synced(c.Key) && have[tp.name][c.Key] != *c.Value {
+				alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: c.Key, Value: c.Value})
+			}
+		}
+		if len(alter) == 0 {
+			continue
+		}
+		resps, err := l.target.Admin().AlterTopicConfigs(ctx, alter, tp.name)
+		for _, r := range resps {
+			err = errors.Join(err, r.Err)
+		}
+		detail := fmt.Sprintf("target topic %s: %d configurations set as the source has them", tp.name, len(alter))
+		if err != nil {
+			detail = fmt.Sprintf("set configurations of target topic %s: %v", tp.name, l.topicRight(err, "ALTER_CONFIGS", tp.name))
+		}
+		if k.told[tp.name] != detail { // an error would repeat at every look
+			k.told[tp.name] = detail
+			events = append(events, Event{Kind: EventTargetTopic, Detail: detail})
+		}
+	}
+	return events
+}
+
+func (l *Link) topicRight(err error, operation, topic string) error {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		return &hintError{err, fmt.Sprintf("grant %s on topic %s of cluster %s", operation, topic, l.opts.To)}
+	}
+	return err
+}
+
+// askMaxBytes learns the size limits of target topics not asked for yet.
+func (k *topologyKeeper) askMaxBytes(ctx context.Context, t *topology) {
+	var ask []string
+	for _, tp := range t.topics {
+		if _, ok := k.maxBytes[tp.name]; !ok && len(tp.target.partitions) > 0 {
+			ask = append(ask, tp.name)
+		}
+	}
+	if len(ask) > 0 {
+		// Without the right to read it the limit stays unknown: the target then says
+		// by itself what is too large.
+		described, _ := k.link.target.Admin().DescribeTopicConfigs(ctx, ask...)
+		for _, rc := range described {
+			for _, c := range rc.Configs {
+				if c.Key == "max.message.bytes" && c.Value != nil {
+					if n, err := strconv.Atoi(*c.Value); err == nil {
+						k.maxBytes[rc.Name] = n
+					}
+				}
+			}
+		}
+	}
+	for _, tp := range t.topics {
+		tp.maxBytes = k.maxBytes[tp.name]
+	}
+}
+
+// sources are the names of the topics that are copied.
+func (t *topology) sources() []string {
+	var out []string
+	for name, tp := range t.topics {
+		if !tp.missing {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// onTopology fits every lane to what the clusters look like now.
+func (l *Link) onTopology(t *topology) {
+	l.topo = t
+	l.member.subscribe(t.sources())
+	for _, ln := range slices.Collect(maps.Values(l.lanes)) {
+		l.refit(ln)
+	}
+}
+
+// refit compares where a lane lies with where it is served.
+func (l *Link) refit(ln *lane) {
+	if ln.state == LaneWaiting {
+		l.place(ln)
+		return
+	}
+	if !ln.open() {
+		return
+	}
+	src, why := l.topo.sourcePartition(ln.key)
+	if why != "" {
+		if tp := l.topo.topics[ln.key.Topic]; tp != nil && tp.missing {
+			l.drain(ln, goalHalt, "source topic is gone; its copy stays")
+		} else {
+			l.doubt(ln, "topology", errors.New(why), 0)
+		}
+		return
+	}
+	dst, why := l.topo.targetPartition(ln.key)
+	if why != "" {
+		if tp := l.topo.topics[ln.key.Topic]; tp.problem != "" {
+			why = tp.problem
+		}
+		l.doubt(ln, "topology", errors.New(why), time.Second)
+		return
+	}
+	if recreated(ln.sourceID, src.id) && l.opts.OnRecreate == Halt {
+		l.event(EventRecreated, ln, "source topic was deleted and created again")
+	}
+	if recreated(ln.sourceID, src.id) || recreated(ln.targetID, dst.id) {
+		l.doubt(ln, "topology", errors.New("a topic was deleted and created again"), 0)
+		return
+	}
+	if dst.leader >= 0 && dst.leader != ln.targetBroker {
+		l.doubt(ln, "topology", fmt.Errorf("target leader moved from broker %d to %d", ln.targetBroker, dst.leader), 0)
+		return
+	}
+	if dst.maxBytes != ln.maxBytes {
+		ln.maxBytes = dst.maxBytes
+		if ln.fetcher != nil {
+			ln.fetcher.send(fetchCommand{kind: fetchTune, lane: ln, topic: ln.key.Topic, partition: ln.key.Partition, generation: ln.fetchGeneration, maxBytes: ln.maxBytes})
+		}
+	}
+	moved := src.leader != ln.sourceBroker || src.leaderEpoch != ln.sourceEpoch
+	ln.sourceBroker, ln.sourceEpoch = src.leader, src.leaderEpoch
+	if moved {
+		l.stopFetch(ln)
+	}
+	if ln.validated && ln.fetcher == nil && !ln.fetchHeld {
+		l.startFetch(ln)
+	}
+}

@@ -123,12 +123,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 refused by a
 gate or check, 4 done in part or not known.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVarP(&a.configFile, "config", "c", configFromEnv(a.environ), "configuration `file`, also "+config.FileVariable)
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only without the flag
 	root.AddCommand(
+		newRunCommand(a),
 		newConfigCommand(a),
 		newVersionCommand(a),
 	)

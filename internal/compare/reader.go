@@ -218,6 +218,7 @@ func (r *reader) fetchOnce(ctx context.Context, topic string, partition int32, o
 	if next == offset && len(part.RecordBatches) > 0 {
 		return nil, 0, 0, true, fmt.Errorf("decode answer of broker %d: %d bytes hold no whole batch", broker, len(part.RecordBatches))
 	}
+	stampMessages(part.RecordBatches, got.Records)
 	return got.Records, next, part.LastStableOffset, false, nil
 }
 

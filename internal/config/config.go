@@ -65,6 +65,9 @@ type Link struct {
 	OnGap             string `koanf:"on_gap" oneof:"continue halt"`
 	OnTruncation      string `koanf:"on_truncation" oneof:"halt follow"`
 	OnRecreate        string `koanf:"on_recreate" oneof:"halt restart"`
+	// AppendToExisting lets a lane that the journal does not know append to a
+	// target partition that already holds records.
+	AppendToExisting bool `koanf:"append_to_existing"`
 	// Compression of batches that are packed anew; empty keeps the source's.
 	Compression string `koanf:"compression" oneof:"none gzip snappy lz4 zstd" optional:"true"`
 	// BatchBytes is the size small batches are merged up to.

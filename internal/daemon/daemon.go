@@ -10,6 +10,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"replicator/internal/config"
+	"replicator/internal/observe"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
@@ -165,25 +167,22 @@ func (d *Daemon) Close() {
 	}
 }
 
-// Status takes a snapshot. Alive is false if a link's loop did not answer before ctx ended.
-func (d *Daemon) Status(ctx context.Context) (s mirror.Status, alive bool) {
-	s = mirror.Status{
+// Status takes a snapshot. A link whose loop did not answer before ctx ended is
+// named as silent.
+func (d *Daemon) Status(ctx context.Context) mirror.Status {
+	s := mirror.Status{
 		Time: time.Now(), Version: d.version, Instance: d.instance, Started: d.started,
 		Memory: mirror.MemoryStatus{UsedBytes: d.pool.Used(), LimitBytes: d.pool.Limit()},
 	}
 	d.mu.Lock()
-	for alias, n := range d.refusals {
-		if s.BoundaryRefusals == nil {
-			s.BoundaryRefusals = map[string]int64{}
-		}
-		s.BoundaryRefusals[alias] = n
-	}
+	s.BoundaryRefusals = maps.Clone(d.refusals)
 	d.mu.Unlock()
-	alive = true
 	for _, l := range d.links {
 		ls, ok := l.Status(ctx)
-		alive = alive && ok
+		if !ok {
+			ls.State = observe.Silent
+		}
 		s.Links = append(s.Links, ls)
 	}
-	return s, alive
+	return s
 }

@@ -56,7 +56,7 @@ func (c *Cluster) TLSConfig(user string) (*tls.Config, error) {
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.ca.Pool, ServerName: "127.0.0.1"}
 	if c.cfg.ServerCert != ValidCert {
-		cfg.InsecureSkipVerify = true //nolint:gosec // the certificate is bad on purpose
+		cfg.InsecureSkipVerify = true // the certificate is bad on purpose
 	}
 	if c.cfg.TLS == MutualTLS {
 		cert, err := c.ClientCert(user)
@@ -141,7 +141,7 @@ func (c *Cluster) CreateTopic(t testing.TB, topic string, partitions int, settin
 	t.Helper()
 	configs := map[string]*string{}
 	for pair := range slices.Chunk(settings, 2) {
-		configs[pair[0]] = kadm.StringPtr(pair[1])
+		configs[pair[0]] = new(pair[1])
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

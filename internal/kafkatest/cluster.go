@@ -127,7 +127,10 @@ func launch(ctx context.Context, cfg Config, libs string, archive []string) (_ *
 	if err := c.createScramUsers(ctx); err != nil {
 		return nil, err
 	}
-	return c, c.Ready(ctx)
+	if err := c.Ready(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // prepare reserves ports and writes every file a broker reads.

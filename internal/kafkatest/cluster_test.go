@@ -189,10 +189,10 @@ func TestASecuredClusterLetsInWhoMayAndNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	for _, m := range mechanisms {
 		cl := open(t, c.ClientOptsAs("alice", m)...)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
 		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "orders"}).FirstErr(); err != nil {
 			t.Errorf("alice by %s: %v", m, err)
 		}

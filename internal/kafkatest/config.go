@@ -12,6 +12,7 @@ import (
 // TLS says how the CLIENT listener is encrypted.
 type TLS int
 
+// The ways to encrypt.
 const (
 	NoTLS     TLS = iota
 	ServerTLS     // brokers show a certificate
@@ -21,6 +22,7 @@ const (
 // ServerCert says which certificate the brokers show.
 type ServerCert int
 
+// The certificates brokers can show.
 const (
 	ValidCert ServerCert = iota
 	ExpiredCert
@@ -100,8 +102,6 @@ type brokerFiles struct {
 
 // brokerPorts are what one broker listens on.
 type brokerPorts struct{ client, internal, controller *port }
-
-func (p brokerPorts) all() []*port { return []*port{p.client, p.internal, p.controller} }
 
 func loopback(p *port) string { return "127.0.0.1:" + strconv.Itoa(p.number) }
 

@@ -8,7 +8,7 @@ var Protocol = Options{SkipFirst: true, SkipClosed: true}
 var Quick = []Scenario{
 	{Name: "take over", Records: "ff", Daemons: 2, Epochs: 3, Faults: "crash late refuse"},
 	{Name: "answers lost", Records: "ff", Daemons: 2, Epochs: 3, Faults: "lost pause"},
-	{Name: "hole", Records: "f_f", Daemons: 2, Epochs: 3, Faults: "late pause"},
+	{Name: "hole", Records: "f_f", Daemons: 2, Epochs: 3, Faults: "late"},
 	{Name: "old records", Records: "oo", Daemons: 2, Epochs: 3, Faults: "late forget pause"},
 	{Name: "old records, restart", Records: "oo", Daemons: 2, Epochs: 3, Faults: "late restart"},
 	{Name: "old then fresh", Records: "of", Daemons: 2, Epochs: 3, Faults: "lost forget refuse"},

@@ -1,7 +1,9 @@
 package workload
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"testing"
 	"time"
 
@@ -85,6 +87,31 @@ func TestOldMessagesAreWhatAnIndependentReaderReads(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A broker stamps a compressed set of format 1 on the message around it, and a
+// bare message in place.
+func TestStampedOldMessagesAreReadWithTheBrokersTime(t *testing.T) {
+	want := records(20)
+	first, err := encodeMessages(want[:10], None, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := encodeMessages(want[10:], Gzip, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const stamp = 1_800_000_000_000
+	binary.BigEndian.PutUint64(second, 19) // offset of the last message in it
+	second[17] |= 0x08
+	binary.BigEndian.PutUint64(second[18:], stamp)
+	binary.BigEndian.PutUint32(second[12:], crc32.ChecksumIEEE(second[16:]))
+	checkServed(t, want, append(first, second...), func(r *kgo.Record) int64 {
+		if at := r.Timestamp.UnixMilli(); at < want[10].Timestamp.UnixMilli() {
+			return at
+		}
+		return stamp
+	})
 }
 
 func TestHandMadeBatchesAreWhatAnIndependentReaderReads(t *testing.T) {

@@ -127,6 +127,23 @@ func TestOldMessagesOnKafka2(t *testing.T) {
 	}
 }
 
+func TestStampedOldMessagesOnKafka2(t *testing.T) {
+	c := kafkatest.Start(t, kafkatest.Config{Version: kafkatest.Kafka2})
+	opts := c.ClientOpts()
+	for _, codec := range []workload.Codec{workload.None, workload.LZ4} {
+		begun := time.Now().Truncate(time.Millisecond)
+		spec := workload.Spec{Topic: "stamped-" + string(codec), Kind: workload.OldMessages, Magic: 1, Codec: codec, Age: time.Hour, Settings: map[string]string{"message.timestamp.type": "LogAppendTime"}}
+		if _, err := workload.Write(t.Context(), opts, spec); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range read(t, opts, spec.Topic) {
+			if r.Timestamp.Before(begun) || r.Timestamp.After(time.Now()) {
+				t.Fatalf("%s: offset %d has the time %s", codec, r.Offset, r.Timestamp)
+			}
+		}
+	}
+}
+
 // storedMagic is the message format at the start of a topic's partition 0.
 func storedMagic(t *testing.T, opts []kgo.Opt, topic string) int8 {
 	t.Helper()

@@ -3,6 +3,7 @@ package workload_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -432,4 +433,29 @@ func TestLiveRunsInFakeTime(t *testing.T) {
 			t.Errorf("%d records in a minute at 10 a second", r.Acknowledged)
 		}
 	})
+}
+
+// With the brokers gone for good, a full buffer and no time left, Stop still
+// returns, and says how much is open.
+func TestLiveStopsWhenBrokersAreGone(t *testing.T) {
+	cluster, opts := fake(t)
+	live, err := workload.StartLive(t.Context(), opts, workload.LiveConfig{Spec: workload.Spec{Topic: "orders", Kind: workload.Plain, ValueBytes: 50}, Rate: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for live.Counts().Acknowledged == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	cluster.Close()
+	before := int64(-1)
+	for c := live.Counts().Attempted; c != before; c = live.Counts().Attempted {
+		before = c
+		time.Sleep(100 * time.Millisecond) // until it stands still: the buffer is full
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	r, err := live.Stop(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) || r.Failed == 0 || r.Failed+r.Acknowledged != r.Attempted {
+		t.Errorf("%+v %v", r.LiveCounts, err)
+	}
 }

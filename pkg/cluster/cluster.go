@@ -131,7 +131,7 @@ func Open(ctx context.Context, alias string, cfg Config, o Options) (*Cluster, e
 		for i, p := range problems {
 			errs[i] = p
 		}
-		return nil, fmt.Errorf("open cluster %s: %w", alias, errors.Join(errs...))
+		return nil, fmt.Errorf("open cluster %s: %w", alias, oneLine(errs))
 	}
 	c, err := newCluster(alias, cfg, o)
 	if err != nil {
@@ -230,7 +230,7 @@ func (c *Cluster) probe(ctx context.Context) (*kmsg.MetadataResponse, error) {
 
 // ask gets the brokers and the cluster id from one address.
 func (c *Cluster) ask(ctx context.Context, addr string) (*kmsg.MetadataResponse, error) {
-	conn, err := c.ConnectAddr(ctx, addr)
+	conn, err := c.connect(ctx, UnknownBroker, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +266,7 @@ func (c *Cluster) reachable(ctx context.Context, meta *kmsg.MetadataResponse) er
 	if len(refusals) == 0 {
 		return nil
 	}
-	return fmt.Errorf("open cluster %s: no broker advertises an address inside the boundary: %w", c.alias, errors.Join(refusals...))
+	return fmt.Errorf("open cluster %s: no broker advertises an address inside the boundary: %w", c.alias, oneLine(refusals))
 }
 
 func hostPort(host string, port int32) string {
@@ -358,13 +358,18 @@ func (c *Cluster) Connect(ctx context.Context, broker int32) (*wire.Conn, error)
 		c.mu.Lock()
 		c.asked = time.Time{}
 		c.mu.Unlock()
+		return nil, fmt.Errorf("connect to broker %d of cluster %s: %w", broker, c.alias, err)
 	}
-	return conn, err
+	return conn, nil
 }
 
 // ConnectAddr opens a data connection to an address, as a bootstrap server.
 func (c *Cluster) ConnectAddr(ctx context.Context, addr string) (*wire.Conn, error) {
-	return c.connect(ctx, UnknownBroker, addr)
+	conn, err := c.connect(ctx, UnknownBroker, addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s of cluster %s: %w", printable(addr), c.alias, err)
+	}
+	return conn, nil
 }
 
 // address returns the advertised host:port of a broker.
@@ -465,7 +470,7 @@ func (c *Cluster) dial(ctx context.Context, broker int32, addr string) (net.Conn
 	}
 	secure, err := c.tls.client(ctx, conn, host)
 	if err != nil {
-		return nil, refusals, fmt.Errorf("dial %s of cluster %s at %s: %w", peerName("", broker), c.alias, addr, err)
+		return nil, refusals, err
 	}
 	return secure, refusals, nil
 }
@@ -487,7 +492,7 @@ func (c *Cluster) dialControl(ctx context.Context, _, addr string) (net.Conn, er
 			c.opt.OnRefusal(r)
 		}
 	}
-	return conn, err
+	return conn, c.guard.named(broker, addr, err)
 }
 
 // refusalHook reports what the guard refused to a kgo client.

@@ -334,15 +334,44 @@ func (g *guard) conn(ctx context.Context, broker int32, advertised string) (net.
 	for _, r := range refusals {
 		g.refused(r)
 	}
-	return conn, err
+	return conn, g.named(broker, advertised, err)
 }
 
+// named says in an error what was dialled.
+func (g *guard) named(broker int32, advertised string, err error) error {
+	if _, ok := errors.AsType[*BoundaryError](err); ok || err == nil {
+		return err
+	}
+	return fmt.Errorf("dial %s of cluster %s at %s: %w", peerName(g.peer, broker), g.cluster, printable(advertised), err)
+}
+
+// oneLine joins errors without the line ends of errors.Join.
+func oneLine(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return &joined{strings.Join(texts, "; "), errs}
+}
+
+type joined struct {
+	text string
+	errs []error
+}
+
+func (j *joined) Error() string   { return j.text }
+func (j *joined) Unwrap() []error { return j.errs }
+
 // attempt is conn without the reports: it returns the refusals, which can be
-// there beside a connection when a name has addresses on both sides.
+// there beside a connection when a name has addresses on both sides. Of its
+// errors only a *BoundaryError says what was dialled.
 func (g *guard) attempt(ctx context.Context, broker int32, advertised string) (net.Conn, []*BoundaryError, error) {
 	inside, refusals, err := g.vet(ctx, broker, advertised)
 	if err != nil {
-		return nil, refusals, fmt.Errorf("dial %s of cluster %s at %s: %w", peerName(g.peer, broker), g.cluster, printable(advertised), err)
+		return nil, refusals, err
 	}
 	if len(inside) == 0 {
 		return nil, refusals, refusals[0]
@@ -358,7 +387,7 @@ func (g *guard) attempt(ctx context.Context, broker int32, advertised string) (n
 			break
 		}
 	}
-	return nil, refusals, fmt.Errorf("dial %s of cluster %s at %s: %w", peerName(g.peer, broker), g.cluster, advertised, errors.Join(failures...))
+	return nil, refusals, oneLine(failures)
 }
 
 // vet returns the addresses behind an advertised one that may be dialled, and

@@ -212,6 +212,9 @@ func (e *TLSError) reason() string {
 	if errors.Is(e.Err, io.EOF) {
 		return "the broker closed the connection (is it the plaintext port?)"
 	}
+	if errors.Is(e.Err, context.DeadlineExceeded) {
+		return "no answer in time (is it the plaintext port?)"
+	}
 	return e.Err.Error()
 }
 

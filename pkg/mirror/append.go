@@ -208,7 +208,11 @@ func (l *Link) offer(ln *lane) {
 				})
 			}
 		case !ln.lease():
-			if ln.sent == 0 && !ln.validating {
+			switch {
+			case ln.sent > 0 || ln.validating: // their answers offer again
+			case ln.epochAt.since() > l.opts.ReopenInterval:
+				l.doubt(ln, "reopen", errEpochAge, 0)
+			default:
 				l.askValidation(ln)
 			}
 		default:
@@ -333,7 +337,7 @@ func (l *Link) answered(p *produce, err error) {
 			ln.predicted += int64(it.records)
 			ln.targetEnd = ln.predicted
 			ln.lastAnswered = instant{p.Sent}
-			ln.acked, ln.ackedOld = true, old(it.newest)
+			ln.acked, ln.ackedNewest = true, it.newest
 			ln.attempts = 0
 			ln.ordinal += int64(it.records)
 			ln.newest = max(ln.newest, it.newest)

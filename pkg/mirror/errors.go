@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -14,6 +15,10 @@ type baseOffsetError struct{ want, got int64 }
 func (e *baseOffsetError) Error() string {
 	return fmt.Sprintf("target partition ends at offset %d, the lane left it at %d", e.got, e.want)
 }
+
+// errEpochAge opens a lane once a day: its transactional id would expire under a
+// healthy writer, and the next opener would fence nobody.
+var errEpochAge = errors.New("epoch is taken anew at its regular interval")
 
 // brokerError adds what the broker said to its error code.
 type brokerError struct {

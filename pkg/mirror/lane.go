@@ -82,11 +82,11 @@ type lane struct {
 	// The opening in force.
 	writer       offsets.Writer
 	idGeneration int32
-	openedAt     instant
+	epochAt      instant   // sending of the request that took the epoch
 	quietAt      time.Time // from then on no request of an earlier holder can be alive
 	lastAnswered instant   // sending of the last request the partition answered
 	acked        bool      // a batch of this opening has been acknowledged
-	ackedOld     bool      // the last acknowledged batch counts as old
+	ackedNewest  int64     // ms, newest timestamp of the last acknowledged batch
 	validating   bool
 	validated    bool // the opening counts
 
@@ -171,10 +171,11 @@ func (ln *lane) head() *item {
 
 // windowOpen says whether one more batch may be sent now: up to five in flight,
 // but one alone unless the last acknowledged batch and all unanswered ones are
-// young (each by its own newest timestamp), and the first of an opening alone.
+// young (each by its own newest timestamp, as of now), and the first of an
+// opening alone.
 func (ln *lane) windowOpen() bool {
 	flying := 0
-	allYoung := ln.acked && !ln.ackedOld
+	allYoung := ln.acked && !old(ln.ackedNewest)
 	for i := range ln.sent {
 		if it := ln.chain.at(i); it.data != nil {
 			flying++

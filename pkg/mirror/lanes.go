@@ -210,7 +210,7 @@ func (l *Link) startOpenings() {
 		batch := make([]*opening, 0, n)
 		for _, ln := range l.toOpen[:n] {
 			ln.queuedOpen = false
-			if ln.state != LaneWaiting || l.lanes[ln.key] != ln || ln.appender == nil {
+			if ln.state != LaneWaiting || l.lanes[ln.key] != ln || ln.appender == nil || ln.appender.conn == nil {
 				continue
 			}
 			ln.state, ln.reason = LaneOpening, ""
@@ -221,7 +221,7 @@ func (l *Link) startOpenings() {
 			l.openings++
 			batch = append(batch, &opening{
 				lane: ln, key: ln.key, generation: ln.generation, targetTopic: ln.targetTopic, targetID: ln.targetID, sourceID: ln.sourceID,
-				targetBroker: ln.targetBroker, barrierID: ln.barrierID, barrierAt: ln.barrierAt, attempts: ln.attempts,
+				targetBroker: ln.appender.broker, serial: ln.appender.serial, barrierID: ln.barrierID, barrierAt: ln.barrierAt, attempts: ln.attempts,
 				knownSourceID: l.opts.OnRecreate == Continue,
 			})
 		}
@@ -235,6 +235,12 @@ func (l *Link) startOpenings() {
 
 // openingDone takes the results of an opener.
 func (l *Link) openingDone(batch []*opening) {
+	failed := map[string]*failedOpenings{}
+	defer func() {
+		for cause, f := range failed {
+			l.log.Warn("lanes not opened, trying again", zap.Int("lanes", f.n), zap.Stringer("first", f.first), zap.String("cause", cause))
+		}
+	}()
 	for _, o := range batch {
 		ln := o.lane
 		ln.opening = false
@@ -247,7 +253,7 @@ func (l *Link) openingDone(batch []*opening) {
 			continue
 		}
 		if o.err != nil {
-			l.openingFailed(ln, o)
+			l.openingFailed(ln, o, failed)
 			continue
 		}
 		for _, e := range o.events {
@@ -255,7 +261,7 @@ func (l *Link) openingDone(batch []*opening) {
 		}
 		r := o.recovered
 		ln.writer, ln.idGeneration = o.writer, o.idGeneration
-		ln.openedAt, ln.barrierID = o.fencedAt, -1
+		ln.epochAt, ln.barrierID = o.epochAt, -1
 		ln.quietAt = o.fencedAt.t.Add(leaseWait)
 		if o.quiet {
 			ln.quietAt = o.fencedAt.t
@@ -264,7 +270,7 @@ func (l *Link) openingDone(batch []*opening) {
 		ln.predicted, ln.targetEnd = o.target, o.target
 		ln.fetched, ln.fetchEpoch = r.source, r.sourceEpoch
 		ln.mapOrdinal, ln.mapSource = r.ordinal, r.source
-		ln.sequence, ln.acked, ln.ackedOld = 0, false, false
+		ln.sequence, ln.acked = 0, false
 		ln.spanSent, ln.spanAcked = 0, 0
 		ln.journalled = r.source
 		ln.validated = false
@@ -273,7 +279,9 @@ func (l *Link) openingDone(batch []*opening) {
 		ln.check = o.check
 		ln.verify, ln.verifyEpoch = r.verify, r.verifyEpoch
 		ln.fetchHeld = false
-		if ln.appender == nil || ln.appender.conn == nil {
+		// Offsets alone are ambiguous where a log lost its tail: the connection the
+		// lane will append on must be the one that stood before the log was read.
+		if a := ln.appender; a == nil || a.conn == nil || a.broker != o.targetBroker || a.serial != o.serial {
 			l.doubt(ln, "connection", errors.New("connection lost while opening"), 0)
 			continue
 		}
@@ -281,7 +289,14 @@ func (l *Link) openingDone(batch []*opening) {
 	}
 }
 
-func (l *Link) openingFailed(ln *lane, o *opening) {
+// failedOpenings are lanes that failed to open for the same cause: one line in
+// the log, however many they are.
+type failedOpenings struct {
+	n     int
+	first offsets.Lane
+}
+
+func (l *Link) openingFailed(ln *lane, o *opening, failed map[string]*failedOpenings) {
 	var second *secondBarrierError
 	var halt *haltError
 	switch {
@@ -296,7 +311,12 @@ func (l *Link) openingFailed(ln *lane, o *opening) {
 		l.halt(ln, o.err.Error())
 		return
 	}
-	l.fail("open", fmt.Errorf("open lane %s: %w", ln.key, o.err))
+	l.errors["open"]++
+	cause := o.err.Error()
+	if failed[cause] == nil {
+		failed[cause] = &failedOpenings{first: ln.key}
+	}
+	failed[cause].n++
 	ln.notBefore = time.Now().Add(backoff(ln.attempts, 50*time.Millisecond, 5*time.Second))
 	ln.state, ln.reason = LaneWaiting, o.err.Error()
 	l.refreshSoon()
@@ -308,9 +328,9 @@ func (l *Link) opened(ln *lane) {
 	ln.validated = true
 	ln.reason = ""
 	gen := ln.generation
-	l.later(ln.openedAt.t.Add(l.opts.ReopenInterval-time.Duration(jitter(int64(l.opts.ReopenInterval/10)))), func() {
+	l.later(ln.epochAt.t.Add(l.opts.ReopenInterval-time.Duration(jitter(int64(l.opts.ReopenInterval/10)))), func() {
 		if ln.generation == gen && ln.open() {
-			l.doubt(ln, "reopen", errors.New("epoch taken anew at its regular interval"), 0)
+			l.doubt(ln, "reopen", errEpochAge, 0)
 		}
 	})
 	l.startFetch(ln)

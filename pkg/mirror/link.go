@@ -387,7 +387,11 @@ func (l *Link) event(kind string, ln *lane, detail string) {
 		l.events = slices.Delete(l.events, 0, 1)
 	}
 	l.events = append(l.events, e)
-	l.log.Warn("event", zap.String("kind", kind), zap.String("lane", e.Lane), zap.String("detail", detail))
+	level := zap.WarnLevel
+	if kind == EventTopicCreated || kind == EventGrown {
+		level = zap.InfoLevel
+	}
+	l.log.Log(level, "event", zap.String("kind", kind), zap.String("lane", e.Lane), zap.String("detail", detail))
 }
 
 // fail counts an error of a class and logs it.

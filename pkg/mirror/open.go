@@ -35,6 +35,7 @@ type opening struct {
 	targetID      [16]byte
 	sourceID      [16]byte
 	targetBroker  int32
+	serial        uint32  // of the connection the lane will append on
 	barrierID     int64   // producer id whose first barrier stands, -1 none
 	barrierAt     instant // since when
 	attempts      int
@@ -43,6 +44,7 @@ type opening struct {
 	transactionalID string
 	idGeneration    int32
 	writer          offsets.Writer
+	epochAt         instant // sending of InitProducerId
 	fencedAt        instant // when our control record was seen
 	log             targetLog
 	target          int64 // offset of the first append
@@ -133,40 +135,53 @@ func failAll(batch []*opening, err error) {
 }
 
 // takeEpochs has every lane's coordinator hand out the next epoch and write its
-// control record into the target partition.
+// control record into the target partition. Coordinators that are not there yet,
+// or moved, are looked for again.
 func (l *Link) takeEpochs(ctx context.Context, conns *brokerConns, batch []*opening) {
+	ctx, cancel := context.WithTimeout(ctx, barrierTime)
+	defer cancel()
 	for _, o := range batch {
 		o.idGeneration = l.journal.State(o.key).Generation()
 		o.transactionalID = l.opts.transactionalID(o.key.Topic, o.key.Partition, o.idGeneration)
 	}
-	coordinators, err := l.findCoordinators(ctx, batch)
-	if err != nil {
-		failAll(batch, fmt.Errorf("find transaction coordinators: %w", err))
-		return
-	}
-	var g errgroup.Group
-	g.SetLimit(epochsAtOnce)
-	for _, o := range batch {
-		at, ok := coordinators[o.transactionalID]
-		if !ok || at.err != nil {
-			o.err = fmt.Errorf("find coordinator of %s: %w", o.transactionalID, errors.Join(at.err))
-			if !ok {
-				o.err = fmt.Errorf("find coordinator of %s: not in the answer", o.transactionalID)
-			}
-			continue
+	left := batch
+	for try := 0; len(left) > 0; try++ {
+		coordinators, err := l.findCoordinators(ctx, left)
+		if err != nil {
+			failAll(left, fmt.Errorf("find transaction coordinators: %w", err))
+			return
 		}
-		g.Go(func() error {
-			conn, err := conns.get(ctx, at.broker)
-			if err == nil {
-				err = l.takeEpoch(ctx, conn, o)
+		var g errgroup.Group
+		g.SetLimit(epochsAtOnce)
+		for _, o := range left {
+			at := coordinators[o.transactionalID]
+			if o.err = at.err; o.err != nil {
+				continue
 			}
-			o.err = err
-			return nil
-		})
+			g.Go(func() error {
+				conn, err := conns.get(ctx, at.broker)
+				if err == nil {
+					err = l.takeEpoch(ctx, conn, o)
+				}
+				o.err = err
+				return nil
+			})
+		}
+		_ = g.Wait() // each opening keeps its own error
+		var again []*opening
+		for _, o := range left {
+			if errors.Is(o.err, kerr.CoordinatorNotAvailable) || errors.Is(o.err, kerr.NotCoordinator) {
+				again = append(again, o)
+			}
+		}
+		left = again
+		if len(left) > 0 && !sleep(ctx, backoff(try, 50*time.Millisecond, time.Second)) {
+			return
+		}
 	}
-	_ = g.Wait() // each opening keeps its own error
 }
 
+// coordinator is where a transactional id is looked after.
 type coordinator struct {
 	broker int32
 	err    error
@@ -183,8 +198,15 @@ func (l *Link) findCoordinators(ctx context.Context, batch []*opening) (map[stri
 		return nil, err
 	}
 	out := make(map[string]coordinator, len(batch))
+	for _, o := range batch {
+		out[o.transactionalID] = coordinator{err: errors.New("find transaction coordinator: missing in the answer")}
+	}
 	for _, c := range resp.Coordinators {
-		out[c.Key] = coordinator{c.NodeID, l.authorized(kerr.ErrorForCode(c.ErrorCode))}
+		if err := kerr.ErrorForCode(c.ErrorCode); err != nil {
+			out[c.Key] = coordinator{err: fmt.Errorf("find transaction coordinator: %w", l.authorized(err))}
+		} else {
+			out[c.Key] = coordinator{broker: c.NodeID}
+		}
 	}
 	return out, nil
 }
@@ -206,6 +228,7 @@ func (l *Link) takeEpoch(ctx context.Context, conn *wire.Conn, o *opening) error
 	init.TransactionTimeoutMillis = int32(transactionTTL.Milliseconds())
 	init.ProducerID, init.ProducerEpoch = -1, -1
 	err := l.untilSettled(ctx, "init producer id", func() (int16, error) {
+		o.epochAt = now()
 		resp, err := conn.Request(ctx, wire.Pin(init, 4))
 		if err != nil {
 			return 0, err

@@ -286,12 +286,21 @@ func (r *router) classify(entry []byte, from int64, limit int, split, more bool)
 		it.reason = TooLarge
 	case r.codec != nil && *r.codec != b.Codec():
 		it.reason = Recode
-	case len(entry) < r.smallBytes && (more || r.pack.batches > 0):
+	case len(entry) < r.small(b.Codec()) && (more || r.pack.batches > 0):
 		it.reason = Small
 	default:
 		it.route, it.reason = Forward, Dense
 	}
 	return it
+}
+
+// small is the size below which batches are merged. Compressed ones cost more to
+// open and close again, so they have to be smaller for that to pay.
+func (r *router) small(c wire.Codec) int {
+	if c == wire.None {
+		return r.smallBytes
+	}
+	return r.smallBytes / 4
 }
 
 // refuse is the item of an entry that cannot be copied at source position from.

@@ -214,7 +214,7 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 			if tp.problem == "" && len(d.partitions) > len(tp.source.partitions) {
 				tp.problem = fmt.Sprintf("target topic %s has %d partitions, source topic %s has %d: delete the target topic or grow the source", name, len(d.partitions), source, len(tp.source.partitions))
 			}
-		} else if tp.problem == "" && ok && d.err != nil {
+		} else if tp.problem == "" && ok && !errors.Is(d.err, kerr.UnknownTopicOrPartition) && !errors.Is(d.err, kerr.LeaderNotAvailable) {
 			tp.problem = fmt.Sprintf("target topic %s: %v", name, d.err)
 		}
 	}
@@ -298,26 +298,62 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 	if err != nil {
 		l.log.Warn("topic configurations of the source are not readable: target topics get defaults", zap.Error(err))
 	}
-	for _, source := range create {
-		tp := t.topics[source]
-		rf := int16(-1)
-		if l.opts.ReplicationFactor > 0 {
-			rf = l.opts.ReplicationFactor
+	for some := range slices.Chunk(create, createAtOnce) {
+		made, err := k.create(ctx, t, some, configs)
+		if err != nil {
+			l.log.Warn("target topics not created, trying again", zap.Error(err))
 		}
-		resp, err := l.target.Admin().CreateTopic(ctx, int32(len(tp.source.partitions)), rf, configs[source], tp.name)
-		if err == nil {
-			err = resp.Err
-		}
-		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			tp.problem = fmt.Sprintf("create target topic %s: %v", tp.name, l.topicRight(err, "CREATE", tp.name))
-			continue
-		}
-		changed = true
-		if err == nil {
-			events = append(events, Event{Kind: EventTopicCreated, Detail: fmt.Sprintf("target topic %s created with %d partitions", tp.name, len(tp.source.partitions))})
-		}
+		events = append(events, made...)
+		changed = changed || len(made) > 0
 	}
 	return changed, events
+}
+
+const createAtOnce = 200 // topics in a request
+
+// create makes target topics for source topics.
+func (k *topologyKeeper) create(ctx context.Context, t *topology, sources []string, configs map[string]map[string]*string) (events []Event, err error) {
+	l := k.link
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.TimeoutMillis = 15000
+	from := map[string]string{}
+	for _, source := range sources {
+		tp := t.topics[source]
+		from[tp.name] = source
+		rt := kmsg.NewCreateTopicsRequestTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = tp.name, int32(len(tp.source.partitions)), -1
+		if l.opts.ReplicationFactor > 0 {
+			rt.ReplicationFactor = l.opts.ReplicationFactor
+		}
+		for key, value := range configs[source] {
+			c := kmsg.NewCreateTopicsRequestTopicConfig()
+			c.Name, c.Value = key, value
+			rt.Configs = append(rt.Configs, c)
+		}
+		req.Topics = append(req.Topics, rt)
+	}
+	resp, err := req.RequestWith(ctx, l.target.Client())
+	if err != nil {
+		return nil, fmt.Errorf("create topics on %s: %w", l.opts.To, err)
+	}
+	for _, r := range resp.Topics {
+		source, ok := from[r.Topic]
+		if !ok {
+			continue
+		}
+		err := kerr.ErrorForCode(r.ErrorCode)
+		switch {
+		case err == nil:
+			events = append(events, Event{Kind: EventTopicCreated, Detail: fmt.Sprintf("target topic %s created with %d partitions", r.Topic, len(t.topics[source].source.partitions))})
+		case errors.Is(err, kerr.TopicAlreadyExists):
+		default:
+			if r.ErrorMessage != nil {
+				err = &brokerError{err, *r.ErrorMessage}
+			}
+			t.topics[source].problem = fmt.Sprintf("create target topic %s: %v", r.Topic, l.topicRight(err, "CREATE", r.Topic))
+		}
+	}
+	return events, nil
 }
 
 // creationConfigs are taken over from the source when we make a topic even if

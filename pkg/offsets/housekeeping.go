@@ -24,13 +24,19 @@ func (l *lane) compacted(sourceStart int64) (write, remove []Entry) {
 		counts[e.Writer] = true
 	}
 	// Writers lost with the target's tail go first and alone: what says that they are lost is
-	// trimmed in a later round, when they are surely gone.
+	// removed in a later round, when they are surely gone.
+	var lost []Writer
 	for _, w := range l.writerNames() {
 		if l.writers[w].epoch != nil && !counts[w] {
+			lost = append(lost, w)
+		}
+	}
+	for _, w := range lost {
+		if !slices.ContainsFunc(lost, func(x Writer) bool { return l.saysLost(w, x) }) {
 			remove = append(remove, l.allOf(w)...)
 		}
 	}
-	if len(remove) > 0 {
+	if len(lost) > 0 {
 		return nil, remove
 	}
 	trimmed := map[Writer]bool{}
@@ -74,6 +80,19 @@ func (v *view) trimmable(sourceStart int64) int {
 		n++
 	}
 	return n
+}
+
+// saysLost tells whether what writer w left is why writer x does not count.
+func (l *lane) saysLost(w, x Writer) bool {
+	if w.ProducerID == x.ProducerID && w.Epoch > x.Epoch {
+		return true
+	}
+	for k, c := range l.cuts {
+		if k.Writer == w && slices.Contains(c.Lost, x) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *lane) writerNames() []Writer {

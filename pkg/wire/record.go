@@ -89,8 +89,13 @@ const maxRecordHead = binary.MaxVarintLen32 + 1 + binary.MaxVarintLen64 + binary
 // varint reads a zigzag varint. n is how many bytes it takes, 0 if there is
 // none.
 func varint(b []byte) (v int64, n int) {
-	if len(b) > 0 && b[0] < 0x80 { // nearly all of them
+	// One or two bytes: nearly all of them.
+	if len(b) > 0 && b[0] < 0x80 {
 		return int64(b[0]>>1) ^ -int64(b[0]&1), 1
+	}
+	if len(b) > 1 && b[1] < 0x80 {
+		u := int64(b[0]&0x7f) | int64(b[1])<<7
+		return u>>1 ^ -(u & 1), 2
 	}
 	v, n = binary.Varint(b)
 	return v, max(n, 0)

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// run executes a command line as a shell would, without a terminal.
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = execute(t.Context(), args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestInitCheckShowFitTogether(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pair.yaml")
+	args := []string{"config", "init", file, "--from", "east=kafka.east.internal:9092", "--to", "west=10.0.0.2:9092,10.0.0.3:9092", "--topics", "orders.*"}
+	if code, _, stderr := run(t, args...); code != exitDone || !strings.Contains(stderr, "config check") {
+		t.Fatalf("init: %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(t, args...); code != exitUsage || !strings.Contains(stderr, "hint: --force") {
+		t.Errorf("init over a file: %d, %s", code, stderr)
+	}
+	if code, _, stderr := run(t, append(args, "--force")...); code != exitDone {
+		t.Errorf("init with --force: %d, %s", code, stderr)
+	}
+	if code, stdout, stderr := run(t, "config", "check", file); code != exitDone || stdout != "OK: 2 clusters, 1 link\n" {
+		t.Errorf("check: %d, %q, %s", code, stdout, stderr)
+	}
+	code, stdout, stderr := run(t, "config", "show", "-c", file, "--memory", "32MiB")
+	if code != exitDone || !strings.Contains(stdout, "memory: 32MiB") || !strings.Contains(stdout, "name: east->west") {
+		t.Errorf("show: %d, %s%s", code, stdout, stderr)
+	}
+	t.Setenv("REPLICATOR_CONFIG", file)
+	if code, _, stderr := run(t, "config", "check"); code != exitDone {
+		t.Errorf("check by variable: %d, %s", code, stderr)
+	}
+}
+
+func TestErrorsGoToStderrWithAHintAndACode(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("colour: blue\nclusters: {east: {bootstrap_servers: [k]}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REPLICATOR_CONFIG", "")
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"config", "check", bad}, []string{"bad.yaml:1: colour", "bad.yaml:2: clusters.east.bootstrap_servers[0]", "links: there are none", "hint: "}},
+		{[]string{"config", "check"}, []string{"clusters: there are none", "hint: name a file with --config"}},
+		{[]string{"config", "check", bad + "x"}, []string{"no such file", "hint: replicator config init"}},
+		{[]string{"config", "check", "a", "b"}, []string{"at most one file", "hint: see replicator config check --help"}},
+		{[]string{"config", "init"}, []string{"--from and --to are needed", "hint: --from east="}},
+		{[]string{"config", "init", "--from", "east", "--to", "w=k:1"}, []string{`read cluster "east": want alias=host:port`}},
+		{[]string{"config", "init", "--from", "e=8.8.8.8:1", "--to", "w=k:1"}, []string{"not private"}},
+		{[]string{"conifg"}, []string{`unknown command "conifg"`, "config", "hint: see replicator --help"}},
+		{[]string{"--nonsense"}, []string{"unknown flag: --nonsense", "hint: see replicator --help"}},
+		{[]string{"version", "-o", "xml"}, []string{`"xml" is neither text nor json`}},
+		{[]string{"version", "extra"}, []string{"hint: see replicator version --help"}},
+	} {
+		code, stdout, stderr := run(t, c.args...)
+		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "error: ") {
+			t.Errorf("%v: code %d, stdout %q, stderr %s", c.args, code, stdout, stderr)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%v: missing %q in %s", c.args, want, stderr)
+			}
+		}
+	}
+}
+
+func TestVersionAndCompletion(t *testing.T) {
+	if code, stdout, _ := run(t, "version"); code != exitDone || !strings.HasPrefix(stdout, "replicator ") {
+		t.Errorf("version: %d, %q", code, stdout)
+	}
+	code, stdout, _ := run(t, "version", "-o", "json")
+	var b buildInfo
+	if err := json.Unmarshal([]byte(stdout), &b); code != exitDone || err != nil || b.Version == "" || b.Go == "" {
+		t.Errorf("version -o json: %d, %q, %v", code, stdout, err)
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if code, stdout, stderr := run(t, "completion", shell); code != exitDone || !strings.Contains(stdout, "replicator") {
+			t.Errorf("completion %s: %d, %s", shell, code, stderr)
+		}
+	}
+	if _, stdout, _ := run(t, "__complete", "config", ""); !strings.Contains(stdout, "check") || !strings.Contains(stdout, "init") {
+		t.Errorf("completion of config: %s", stdout)
+	}
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"replicator/internal/config"
+	"replicator/internal/daemon"
+	"replicator/internal/observe"
+)
+
+func newRunCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Copy, until told to stop",
+		Long: `Reads the configuration, opens its clusters and copies every link's topics until
+SIGTERM or SIGINT: then what is in flight is drained and journalled, the lanes are
+handed over and the group is left, within 10 seconds. A second signal ends the
+process at once; nothing is lost by that either.`,
+		Args: cobra.NoArgs,
+	}
+	flags := config.AddFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := a.load(flags)
+		if err != nil {
+			return err
+		}
+		log, err := observe.NewLogger(cfg.Log, a.stderr)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = log.Sync() }() // a terminal does not support it
+		return run(cmd.Context(), cfg, log)
+	}
+	return cmd
+}
+
+// openTime bounds reaching both clusters at the start.
+const openTime = 60 * time.Second
+
+func run(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
+	if len(cfg.Links) == 0 {
+		return coded(exitUsage, errors.New("no links are configured"), "add one under links")
+	}
+	opening, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	d, err := daemon.New(opening, cfg, daemon.Options{Version: readBuildInfo().Version, Log: log})
+	if err != nil {
+		return err
+	}
+	log.Info("copying", zap.String("version", readBuildInfo().Version), zap.Int("links", len(cfg.Links)))
+	err = d.Run(ctx)
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}

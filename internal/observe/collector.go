@@ -1,0 +1,284 @@
+package observe
+
+import (
+	"context"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"replicator/pkg/cluster"
+	"replicator/pkg/mirror"
+)
+
+// Build says what is running.
+type Build struct {
+	Version   string
+	Revision  string // of the source tree, may be empty
+	GoVersion string
+}
+
+// CollectorConfig is what a collector needs.
+type CollectorConfig struct {
+	Source     *Source
+	Refusals   *Refusals // nil: none are counted
+	Build      Build
+	Partitions bool // series per partition
+}
+
+// Collector makes metrics of a snapshot at every scrape. It holds no counts of
+// its own.
+type Collector struct{ cfg CollectorConfig }
+
+var _ prometheus.Collector = (*Collector)(nil)
+
+// NewCollector makes a collector.
+func NewCollector(cfg CollectorConfig) *Collector { return &Collector{cfg: cfg} }
+
+// NewRegistry makes a registry of the collector and of what the Go runtime and
+// the operating system know of the process.
+func NewRegistry(c *Collector) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range families {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	e := emitter(ch)
+	b := c.cfg.Build
+	e.emit(buildInfo, 1, b.Version, b.Revision, b.GoVersion)
+	for name, n := range c.cfg.Refusals.counts() {
+		e.emit(refusals, float64(n), name)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*answerTime)
+	defer cancel()
+	s, err := c.cfg.Source.Get(ctx)
+	if err != nil {
+		return // what is not known has no series
+	}
+	e.emit(memoryUsed, float64(s.Memory.UsedBytes))
+	e.emit(memoryLimit, float64(s.Memory.LimitBytes))
+	for i := range s.Links {
+		l := &s.Links[i]
+		e.link(l)
+		if l.State == Silent {
+			continue
+		}
+		e.topics(l)
+		if c.cfg.Partitions {
+			for j := range l.Lanes {
+				e.lane(l.Name, &l.Lanes[j])
+			}
+		}
+	}
+}
+
+// emitter turns numbers into series.
+type emitter chan<- prometheus.Metric
+
+func (e emitter) emit(m *metric, v float64, labels ...string) {
+	t := prometheus.GaugeValue
+	if m.kind == counter {
+		t = prometheus.CounterValue
+	}
+	out, err := prometheus.NewConstMetric(m.desc, t, v, valid(labels)...)
+	if err != nil {
+		out = prometheus.NewInvalidMetric(m.desc, err)
+	}
+	e <- out
+}
+
+// valid makes names that others chose fit for labels, which are UTF-8.
+func valid(labels []string) []string {
+	for i, l := range labels {
+		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+	}
+	return labels
+}
+
+func (e emitter) optional(m *metric, v *float64, labels ...string) {
+	if v != nil {
+		e.emit(m, *v, labels...)
+	}
+}
+
+// offset leaves out what is unknown, which is -1.
+func (e emitter) offset(m *metric, v int64, labels ...string) {
+	if v >= 0 {
+		e.emit(m, float64(v), labels...)
+	}
+}
+
+func (e emitter) link(l *mirror.LinkStatus) {
+	for _, s := range linkStates {
+		e.emit(linkState, flag(s == string(l.State)), l.Name, s)
+	}
+	e.emit(linkReady, flag(l.Ready && l.State != Silent), l.Name)
+	if l.State == Silent {
+		return
+	}
+	e.emit(linkInfo, 1, l.Name, l.Source, l.Target, l.SourceID, l.TargetID)
+	for _, s := range mirror.LaneStates {
+		e.emit(lanes, float64(l.LaneStates[s]), l.Name, string(s))
+	}
+	if l.LagRecords != nil {
+		e.emit(lagRecords, float64(*l.LagRecords), l.Name)
+	}
+	e.optional(lagSeconds, l.LagSeconds, l.Name)
+	unknown := 0
+	for i := range l.Lanes {
+		if l.Lanes[i].LagRecords == nil {
+			unknown++
+		}
+	}
+	e.emit(lagUnknown, float64(unknown), l.Name)
+	e.histogram(latency, &l.Latency, l.Name)
+	for _, r := range l.Routes {
+		e.emit(batches, float64(r.Batches), l.Name, r.Route, r.Reason, r.Codec)
+		e.emit(records, float64(r.Records), l.Name, r.Route, r.Reason, r.Codec)
+		e.emit(bytesRouted, float64(r.Bytes), l.Name, r.Route, r.Reason, r.Codec)
+	}
+	e.emit(networkBytes, float64(l.SourceBytes), l.Name, "source_read")
+	e.emit(networkBytes, float64(l.TargetBytes), l.Name, "target_write")
+	e.emit(throttleSeconds, l.ThrottleSource, l.Name, "source")
+	e.emit(throttleSeconds, l.ThrottleTarget, l.Name, "target")
+	e.emit(inFlightBytes, float64(l.InFlightBytes), l.Name)
+	e.emit(openings, float64(l.Openings), l.Name)
+	e.optional(journalAge, l.JournalAge, l.Name)
+	counts := make(map[string]int64, len(eventKinds))
+	for _, k := range eventKinds {
+		counts[k] = 0
+	}
+	maps.Copy(counts, l.EventCounts)
+	for k, n := range counts {
+		e.emit(events, float64(n), l.Name, k)
+	}
+	for class, n := range l.Errors {
+		e.emit(failures, float64(n), l.Name, class)
+	}
+	e.emit(warnings, float64(len(l.Warnings)), l.Name)
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (e emitter) histogram(m *metric, h *mirror.Histogram, labels ...string) {
+	if len(h.Bounds) == 0 || len(h.Bounds) != len(h.Counts) {
+		return
+	}
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	sum := uint64(0)
+	for i, b := range h.Bounds {
+		sum += h.Counts[i]
+		buckets[b] = sum // Prometheus counts what is at most the bound
+	}
+	out, err := prometheus.NewConstHistogram(m.desc, h.Count, h.Sum, buckets, valid(labels)...)
+	if err != nil {
+		out = prometheus.NewInvalidMetric(m.desc, err)
+	}
+	e <- out
+}
+
+// topicSum is what the lanes of a topic add up to.
+type topicSum struct {
+	lanes   map[mirror.LaneState]int
+	records *int64
+	seconds *float64
+}
+
+func (e emitter) topics(l *mirror.LinkStatus) {
+	sums := make(map[string]*topicSum)
+	for i := range l.Lanes {
+		ln := &l.Lanes[i]
+		t := sums[ln.Topic]
+		if t == nil {
+			t = &topicSum{lanes: make(map[mirror.LaneState]int)}
+			sums[ln.Topic] = t
+		}
+		t.lanes[ln.State]++
+		if ln.LagRecords != nil {
+			if t.records == nil {
+				t.records = new(int64)
+			}
+			*t.records += *ln.LagRecords
+		}
+		if ln.LagSeconds != nil && (t.seconds == nil || *ln.LagSeconds > *t.seconds) {
+			t.seconds = ln.LagSeconds
+		}
+	}
+	for topic, t := range sums {
+		for state, n := range t.lanes {
+			e.emit(topicLanes, float64(n), l.Name, topic, string(state))
+		}
+		if t.records != nil {
+			e.emit(topicLagRecords, float64(*t.records), l.Name, topic)
+		}
+		e.optional(topicLagSeconds, t.seconds, l.Name, topic)
+	}
+}
+
+func (e emitter) lane(link string, ln *mirror.LaneStatus) {
+	topic, partition := ln.Topic, strconv.Itoa(int(ln.Partition))
+	e.emit(partitionState, 1, link, topic, partition, string(ln.State))
+	if ln.LagRecords != nil {
+		e.emit(partitionLagRecords, float64(*ln.LagRecords), link, topic, partition)
+	}
+	e.optional(partitionLagSeconds, ln.LagSeconds, link, topic, partition)
+	e.offset(partitionPosition, ln.Position, link, topic, partition)
+	e.offset(partitionSourceEnd, ln.SourceEnd, link, topic, partition)
+	e.offset(partitionSourceLSO, ln.SourceStable, link, topic, partition)
+	e.offset(partitionSourceStart, ln.SourceStart, link, topic, partition)
+	e.offset(partitionOrdinal, ln.Ordinal, link, topic, partition)
+	e.offset(partitionTargetEnd, ln.TargetEnd, link, topic, partition)
+	e.emit(partitionRecords, float64(ln.Records), link, topic, partition)
+	e.emit(partitionBytes, float64(ln.Bytes), link, topic, partition)
+	e.emit(partitionOpenings, float64(ln.Openings), link, topic, partition)
+}
+
+// Refusals counts the connections the guards of the clusters refused. It is
+// counted here because no link has to exist for it: the first address dialled
+// may be the one refused.
+type Refusals struct {
+	mu sync.Mutex
+	by map[string]int64 // cluster alias -> connections
+}
+
+// NewRefusals counts for the given clusters, beginning at 0.
+func NewRefusals(aliases ...string) *Refusals {
+	r := &Refusals{by: make(map[string]int64)}
+	for _, a := range aliases {
+		r.by[a] = 0
+	}
+	return r
+}
+
+// Refused counts one; it is a cluster's OnRefusal.
+func (r *Refusals) Refused(e *cluster.BoundaryError) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.by[e.Cluster]++
+}
+
+func (r *Refusals) counts() map[string]int64 {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.by)
+}

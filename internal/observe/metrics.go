@@ -1,0 +1,99 @@
+package observe
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// namespace begins the name of every series.
+const namespace = "replicator_"
+
+// kind is what a metric is to Prometheus.
+type kind string
+
+const (
+	gauge     kind = "gauge"
+	counter   kind = "counter"
+	histogram kind = "histogram"
+)
+
+// metric is one family of series. The reference in docs/metrics.md is made from
+// these.
+type metric struct {
+	name   string
+	kind   kind
+	help   string
+	labels []string
+	desc   *prometheus.Desc
+}
+
+// families are all metrics, in the order of the reference.
+var families []*metric
+
+func define(k kind, name, help string, labels ...string) *metric {
+	m := &metric{name: namespace + name, kind: k, help: help, labels: labels}
+	m.desc = prometheus.NewDesc(m.name, help, labels, nil)
+	families = append(families, m)
+	return m
+}
+
+// Of the process.
+var (
+	buildInfo   = define(gauge, "build_info", "Always 1; the labels say what is running.", "version", "revision", "go_version")
+	memoryUsed  = define(gauge, "memory_used_bytes", "Bytes of the data path's budget that frames hold now.")
+	memoryLimit = define(gauge, "memory_limit_bytes", "Byte budget of the data path (limits.memory).")
+	refusals    = define(counter, "boundary_refusals_total", "Connections not made because the address was outside the cluster's boundary.", "cluster")
+)
+
+// Of a link.
+var (
+	linkInfo        = define(gauge, "link_info", "Always 1; the labels name the clusters of the link.", "link", "source", "target", "source_cluster_id", "target_cluster_id")
+	linkState       = define(gauge, "link_state", "1 for the state the link is in, 0 for the others. Silent: its loop does not answer.", "link", "state")
+	linkReady       = define(gauge, "link_ready", "1 if lanes are assigned and copying and none is halted.", "link")
+	lanes           = define(gauge, "lanes", "Lanes of this daemon by state.", "link", "state")
+	lagRecords      = define(gauge, "lag_records", "Records the source has and the target lacks: the sum over the lanes whose lag is known.", "link")
+	lagSeconds      = define(gauge, "lag_seconds", "Time since the oldest record not yet on the target was appended to the source: the largest of all lanes whose lag is known.", "link")
+	lagUnknown      = define(gauge, "lag_unknown_lanes", "Lanes whose lag is not known, and which the lag of the link leaves out.", "link")
+	latency         = define(histogram, "replication_latency_seconds", "Time from the append on the source to the acknowledgement by the target, by batch.", "link")
+	batches         = define(counter, "batches_total", "Source batches by the route they took, why, and their codec.", "link", "route", "reason", "codec")
+	records         = define(counter, "records_total", "Records of source batches by the route they took, why, and their codec.", "link", "route", "reason", "codec")
+	bytesRouted     = define(counter, "bytes_total", "Bytes of source batches, as they lie on the source, by the route they took, why, and their codec.", "link", "route", "reason", "codec")
+	networkBytes    = define(counter, "network_bytes_total", "Bytes over data connections: source_read is read from source brokers, target_write written to target brokers.", "link", "path")
+	throttleSeconds = define(counter, "throttle_seconds_total", "Time brokers asked data connections to wait because of quotas.", "link", "side")
+	inFlightBytes   = define(gauge, "in_flight_bytes", "Bytes sent to the target and not yet answered.", "link")
+	openings        = define(counter, "openings_total", "Times a lane was opened: an epoch taken and earlier holders fenced.", "link")
+	journalAge      = define(gauge, "journal_age_seconds", "Time since the newest position in the journal was acknowledged.", "link")
+	events          = define(counter, "events_total", "Events an operator should know of, by kind.", "link", "kind")
+	failures        = define(counter, "errors_total", "Errors that were followed by another try, by class.", "link", "class")
+	warnings        = define(gauge, "target_warnings", "Things the target grants less of than it should; status says which.", "link")
+)
+
+// Of a topic. Sums over the lanes of this daemon.
+var (
+	topicLanes      = define(gauge, "topic_lanes", "Lanes of the topic by state; states without a lane are left out.", "link", "topic", "state")
+	topicLagRecords = define(gauge, "topic_lag_records", "Lag in records of the topic: the sum over the lanes whose lag is known.", "link", "topic")
+	topicLagSeconds = define(gauge, "topic_lag_seconds", "Lag in seconds of the topic: the largest of the lanes whose lag is known.", "link", "topic")
+)
+
+// Of a partition (http.partition_metrics). Topic and partition are the source's.
+var (
+	partitionState       = define(gauge, "partition_state", "1 for the state the lane is in; the other states have no series.", "link", "topic", "partition", "state")
+	partitionLagRecords  = define(gauge, "partition_lag_records", "Source end minus position: at most this many records are missing on the target.", "link", "topic", "partition")
+	partitionLagSeconds  = define(gauge, "partition_lag_seconds", "Time since the oldest record not yet on the target was appended to the source.", "link", "topic", "partition")
+	partitionPosition    = define(gauge, "partition_position", "Next source offset to copy: all below it is on the target and acknowledged, or accounted for.", "link", "topic", "partition")
+	partitionSourceEnd   = define(gauge, "partition_source_end", "High watermark of the source partition: the next offset to be written.", "link", "topic", "partition")
+	partitionSourceLSO   = define(gauge, "partition_source_stable", "Last stable offset of the source partition: the first one of an open transaction, else its end.", "link", "topic", "partition")
+	partitionSourceStart = define(gauge, "partition_source_start", "First offset the source partition still has.", "link", "topic", "partition")
+	partitionOrdinal     = define(gauge, "partition_ordinal", "Records the lane has appended in all, since it was first copied.", "link", "topic", "partition")
+	partitionTargetEnd   = define(gauge, "partition_target_end", "Target offset of the lane's next record.", "link", "topic", "partition")
+	partitionRecords     = define(counter, "partition_records_total", "Records appended to the target by this daemon since it got the lane.", "link", "topic", "partition")
+	partitionBytes       = define(counter, "partition_bytes_total", "Bytes of record batches appended to the target by this daemon since it got the lane.", "link", "topic", "partition")
+	partitionOpenings    = define(counter, "partition_openings_total", "Times this daemon opened the lane since it got it.", "link", "topic", "partition")
+)
+
+// linkStates and eventKinds are what a link's state and an event's kind can be:
+// a series that begins at 0 shows its first increase.
+var (
+	linkStates = []string{"starting", "copying", "degraded", "stopping", string(Silent)}
+	eventKinds = []string{
+		"gap", "truncation", "recreated", "deleted", "grown", "topic_created", "cut",
+		"foreign_writer", "fenced", "refused", "halted", "hanging", "target_topic",
+	}
+)

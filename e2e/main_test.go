@@ -17,7 +17,12 @@ import (
 	"replicator/pkg/wire"
 )
 
-func TestMain(m *testing.M) { os.Exit(kafkatest.Main(m)) }
+func TestMain(m *testing.M) {
+	if file := os.Getenv(daemonVariable); file != "" {
+		os.Exit(runDaemon(file))
+	}
+	os.Exit(kafkatest.Main(m))
+}
 
 func opts(c *kafkatest.Cluster) []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Bootstrap()...)} }
 

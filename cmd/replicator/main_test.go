@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// run executes a command line as a shell would, without a terminal.
-func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+// shell executes a command line as a shell would, without a terminal.
+func shell(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	code = execute(t.Context(), args, strings.NewReader(""), &out, &errs)
@@ -20,24 +20,24 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestInitCheckShowFitTogether(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pair.yaml")
 	args := []string{"config", "init", file, "--from", "east=kafka.east.internal:9092", "--to", "west=10.0.0.2:9092,10.0.0.3:9092", "--topics", "orders.*"}
-	if code, _, stderr := run(t, args...); code != exitDone || !strings.Contains(stderr, "config check") {
+	if code, _, stderr := shell(t, args...); code != exitDone || !strings.Contains(stderr, "config check") {
 		t.Fatalf("init: %d, %s", code, stderr)
 	}
-	if code, _, stderr := run(t, args...); code != exitUsage || !strings.Contains(stderr, "hint: --force") {
+	if code, _, stderr := shell(t, args...); code != exitUsage || !strings.Contains(stderr, "hint: --force") {
 		t.Errorf("init over a file: %d, %s", code, stderr)
 	}
-	if code, _, stderr := run(t, append(args, "--force")...); code != exitDone {
+	if code, _, stderr := shell(t, append(args, "--force")...); code != exitDone {
 		t.Errorf("init with --force: %d, %s", code, stderr)
 	}
-	if code, stdout, stderr := run(t, "config", "check", file); code != exitDone || stdout != "OK: 2 clusters, 1 link\n" {
+	if code, stdout, stderr := shell(t, "config", "check", file); code != exitDone || stdout != "OK: 2 clusters, 1 link\n" {
 		t.Errorf("check: %d, %q, %s", code, stdout, stderr)
 	}
-	code, stdout, stderr := run(t, "config", "show", "-c", file, "--memory", "32MiB")
+	code, stdout, stderr := shell(t, "config", "show", "-c", file, "--memory", "32MiB")
 	if code != exitDone || !strings.Contains(stdout, "memory: 32MiB") || !strings.Contains(stdout, "name: east->west") {
 		t.Errorf("show: %d, %s%s", code, stdout, stderr)
 	}
 	t.Setenv("REPLICATOR_CONFIG", file)
-	if code, _, stderr := run(t, "config", "check"); code != exitDone {
+	if code, _, stderr := shell(t, "config", "check"); code != exitDone {
 		t.Errorf("check by variable: %d, %s", code, stderr)
 	}
 }
@@ -64,7 +64,7 @@ func TestErrorsGoToStderrWithAHintAndACode(t *testing.T) {
 		{[]string{"version", "-o", "xml"}, []string{`"xml" is neither text nor json`}},
 		{[]string{"version", "extra"}, []string{"hint: see replicator version --help"}},
 	} {
-		code, stdout, stderr := run(t, c.args...)
+		code, stdout, stderr := shell(t, c.args...)
 		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "error: ") {
 			t.Errorf("%v: code %d, stdout %q, stderr %s", c.args, code, stdout, stderr)
 		}
@@ -77,20 +77,20 @@ func TestErrorsGoToStderrWithAHintAndACode(t *testing.T) {
 }
 
 func TestVersionAndCompletion(t *testing.T) {
-	if code, stdout, _ := run(t, "version"); code != exitDone || !strings.HasPrefix(stdout, "replicator ") {
+	if code, stdout, _ := shell(t, "version"); code != exitDone || !strings.HasPrefix(stdout, "replicator ") {
 		t.Errorf("version: %d, %q", code, stdout)
 	}
-	code, stdout, _ := run(t, "version", "-o", "json")
+	code, stdout, _ := shell(t, "version", "-o", "json")
 	var b buildInfo
 	if err := json.Unmarshal([]byte(stdout), &b); code != exitDone || err != nil || b.Version == "" || b.Go == "" {
 		t.Errorf("version -o json: %d, %q, %v", code, stdout, err)
 	}
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if code, stdout, stderr := run(t, "completion", shell); code != exitDone || !strings.Contains(stdout, "replicator") {
-			t.Errorf("completion %s: %d, %s", shell, code, stderr)
+	for _, name := range []string{"bash", "zsh", "fish"} {
+		if code, stdout, stderr := shell(t, "completion", name); code != exitDone || !strings.Contains(stdout, "replicator") {
+			t.Errorf("completion %s: %d, %s", name, code, stderr)
 		}
 	}
-	if _, stdout, _ := run(t, "__complete", "config", ""); !strings.Contains(stdout, "check") || !strings.Contains(stdout, "init") {
+	if _, stdout, _ := shell(t, "__complete", "config", ""); !strings.Contains(stdout, "check") || !strings.Contains(stdout, "init") {
 		t.Errorf("completion of config: %s", stdout)
 	}
 }

@@ -44,6 +44,7 @@ type Options struct {
 	Version string
 	Log     *zap.Logger
 	Dial    cluster.DialFunc // below the guard, for tests
+	Group   string           // instead of the links' own, to have two daemons work on the same lanes in tests
 }
 
 // New opens the clusters and prepares the links. Close the daemon if Run is not called.
@@ -74,6 +75,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	for i := range cfg.Links {
 		lc := &cfg.Links[i]
 		opts, err := linkOptions(cfg, lc)
+		opts.Group = o.Group
 		if err == nil {
 			var l *mirror.Link
 			l, err = mirror.New(mirror.Config{Options: opts, Source: d.clusters[lc.From], Target: d.clusters[lc.To], Pool: d.pool, Log: o.Log, Instance: d.instance})

@@ -3,10 +3,10 @@ package lanemodel
 // Sizes of the model. A run that would need more reports it (Result.Overflow)
 // instead of looking away.
 const (
-	targetSize    = 14 // batches and control records in the target partition
-	journalSize   = 14 // facts in the journal
-	lateSize      = 5  // requests in the network whose sender no longer waits
-	lateFactsSize = 3  // the same, for journal writes
+	targetSize    = 16 // batches and control records in the target partition
+	journalSize   = 16 // facts in the journal
+	lateSize      = 6  // requests in the network whose sender no longer waits
+	lateFactsSize = 4  // the same, for journal writes
 	window        = 2  // requests of one daemon in flight; the real window only adds more of the same
 	actors        = 3  // daemons A and B, the failover command C
 	command       = 2  // index of C

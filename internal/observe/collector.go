@@ -122,9 +122,9 @@ func (e emitter) offset(m *metric, v int64, labels ...string) {
 
 func (e emitter) link(l *mirror.LinkStatus) {
 	for _, s := range linkStates {
-		e.emit(linkState, flag(s == string(l.State)), l.Name, s)
+		e.emit(linkState, oneIf(s == string(l.State)), l.Name, s)
 	}
-	e.emit(linkReady, flag(l.Ready && l.State != Silent), l.Name)
+	e.emit(linkReady, oneIf(l.Ready && l.State != Silent), l.Name)
 	if l.State == Silent {
 		return
 	}
@@ -170,7 +170,7 @@ func (e emitter) link(l *mirror.LinkStatus) {
 	e.emit(warnings, float64(len(l.Warnings)), l.Name)
 }
 
-func flag(b bool) float64 {
+func oneIf(b bool) float64 {
 	if b {
 		return 1
 	}

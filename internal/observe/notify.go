@@ -73,7 +73,7 @@ func (n *notifier) look(ctx context.Context) {
 		return // stopping
 	}
 	var lines []string
-	if n.watchdog > 0 && n.source.Alive(ctx) == nil {
+	if n.watchdog > 0 && alive(status) == nil {
 		lines = append(lines, daemon.SdNotifyWatchdog)
 	}
 	becomesReady := !n.ready && running(status)

@@ -67,8 +67,12 @@ func (s *Source) Alive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return alive(status)
+}
+
+func alive(s mirror.Status) error {
 	var silent []string
-	for _, l := range status.Links {
+	for _, l := range s.Links {
 		if l.State == Silent {
 			silent = append(silent, l.Name)
 		}

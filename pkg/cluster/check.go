@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -242,7 +243,7 @@ func (o OAuth) check(k *checker) {
 		k.add(at+"client_id", "", "is missing for OAUTHBEARER", "")
 	}
 	k.secret(at+"client_secret", o.ClientSecret, true)
-	for name := range o.Extensions {
+	for _, name := range slices.Sorted(maps.Keys(o.Extensions)) {
 		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz") != "" || strings.EqualFold(name, "auth") {
 			k.add(at+"extensions", name, "an extension's name is of letters, and not auth", "")
 		}

@@ -114,7 +114,7 @@ func (m *membership) follow(have, want []string) error {
 func (m *membership) options(topics []string) []kgo.Opt {
 	session := m.link.opts.SessionTimeout
 	return []kgo.Opt{
-		kgo.ConsumerGroup(m.link.opts.Group()),
+		kgo.ConsumerGroup(m.link.opts.Group),
 		kgo.ConsumeTopics(topics...),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(session),

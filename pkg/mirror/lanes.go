@@ -236,7 +236,11 @@ func (l *Link) startOpenings() {
 // openingDone takes the results of an opener.
 func (l *Link) openingDone(batch []*opening) {
 	failed := map[string]*failedOpenings{}
+	began := 0
 	defer func() {
+		if began > 0 {
+			l.log.Info("lanes opened", zap.Int("lanes", began), zap.Stringer("first", batch[0].key))
+		}
 		for cause, f := range failed {
 			l.log.Warn("lanes not opened, trying again", zap.Int("lanes", f.n), zap.Stringer("first", f.first), zap.String("cause", cause))
 		}
@@ -285,6 +289,7 @@ func (l *Link) openingDone(batch []*opening) {
 			l.doubt(ln, "connection", errors.New("connection lost while opening"), 0)
 			continue
 		}
+		began++
 		l.askValidation(ln)
 	}
 }

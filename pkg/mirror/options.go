@@ -38,6 +38,7 @@ type Options struct {
 	AppendToExisting bool
 
 	ReplicationFactor int16  // of topics we create; 0: the target's default
+	Group             string // on the source, shares the lanes; default "replicator.from.to"
 	JournalTopic      string // default "replicator.from.to.journal"
 	JournalPartitions int32
 	// JournalReplicationFactor of a journal we create; 0 or -1: the best the target allows.
@@ -85,6 +86,9 @@ func (o Options) withDefaults() Options {
 	if o.Name == "" {
 		o.Name = o.From + "->" + o.To
 	}
+	if o.Group == "" {
+		o.Group = "replicator." + o.From + "." + o.To
+	}
 	if o.JournalTopic == "" {
 		o.JournalTopic = "replicator." + o.From + "." + o.To + ".journal"
 	}
@@ -102,9 +106,6 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
-
-// Group is the consumer group on the source that shares the lanes.
-func (o Options) Group() string { return "replicator." + o.From + "." + o.To }
 
 // transactionalID names a lane's producer on the target. A generation above 0
 // is taken when the id before it is stuck for good.

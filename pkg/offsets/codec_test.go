@@ -73,7 +73,7 @@ func TestEntriesHaveTheBytesOfTheGoldenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("the journal's format has changed: journals on targets cannot be read any more (-golden +now):\n%s", diff)
+		t.Errorf("the journal's format has changed: journals on targets cannot be read any more (- golden, + now):\n%s", diff)
 	}
 }
 

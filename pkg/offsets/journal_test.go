@@ -478,6 +478,90 @@ func TestAJournalThatIsGoneIsNoticed(t *testing.T) {
 	}
 }
 
+func TestAJournalThatWasCutIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(t)
+		defer f.close()
+		j := f.open()
+		defer j.Close()
+		write(t, j, Generation{Lane: someLane, Number: 1})
+		if err := j.Sync(t.Context(), []Lane{someLane}); err != nil {
+			t.Fatal(err)
+		}
+		f.cluster.ControlKey(2, func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			resp := kreq.ResponseKind().(*kmsg.ListOffsetsResponse)
+			for _, rt := range kreq.(*kmsg.ListOffsetsRequest).Topics {
+				st := kmsg.NewListOffsetsResponseTopic()
+				st.Topic = rt.Topic
+				for _, rp := range rt.Partitions {
+					sp := kmsg.NewListOffsetsResponseTopicPartition()
+					sp.Partition, sp.Offset = rp.Partition, 0
+					st.Partitions = append(st.Partitions, sp)
+				}
+				resp.Topics = append(resp.Topics, st)
+			}
+			return resp, nil, true
+		})
+		var gone *TopicError
+		if err := j.Sync(t.Context(), []Lane{someLane}); !errors.As(err, &gone) || !errors.As(j.Err(), &gone) {
+			t.Errorf("Sync: %v, Err: %v", err, j.Err())
+		}
+		var got error
+		j.Append(func(err error) { got = err }, Generation{Lane: someLane, Number: 2})
+		if !errors.As(got, &gone) {
+			t.Errorf("append: %v", got)
+		}
+	})
+}
+
+func TestAnEntryInTheWrongPartitionIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(t)
+		defer f.close()
+		j := f.open()
+		defer j.Close()
+		// As after another number of partitions.
+		key, value := EncodeEntry(Generation{Lane: someLane, Number: 1})
+		r := &kgo.Record{Topic: journalTopic, Partition: (j.Partition(someLane) + 1) % 4, Key: key, Value: value}
+		p, err := kgo.NewClient(append(f.opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if err := p.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		<-j.Done()
+		var wrong *TopicError
+		if err := j.Err(); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "orders-3") {
+			t.Errorf("Err: %v", err)
+		}
+	})
+}
+
+func TestManySpansOfAChunkAreCutIntoSeveralEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(t)
+		defer f.close()
+		j := f.open()
+		defer j.Close()
+		b := NewSpanBuilder(someLane, someWriter, 0, 0)
+		for i := range int64(200_000) {
+			b.Add(2*i+1, 1)
+		}
+		spans, _ := b.Take()
+		write(t, j, EpochRecord{Lane: someLane, Writer: someWriter, Target: 1}, spans)
+		if err := j.Sync(t.Context(), []Lane{someLane}); err != nil {
+			t.Fatal(err)
+		}
+		for o := range int64(200_000) {
+			if p, ok := j.State(someLane).At(o); !ok || p != (Point{o, 2*o + 1, o + 1}) {
+				t.Fatalf("ordinal %d: %v %v", o, p, ok)
+			}
+		}
+	})
+}
+
 func TestTheBrokersCompactionLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeCluster(t)
@@ -527,5 +611,29 @@ func TestWhereALaneLivesInTheJournalNeverChanges(t *testing.T) {
 		if want := int32(h.Sum64() % 1000); partitionOf(l, 1000) != want {
 			t.Errorf("%v: not the hash that is documented", l)
 		}
+	}
+}
+
+// BenchmarkOpenJournal opens a journal of 10,000 lanes with three entries each.
+func BenchmarkOpenJournal(b *testing.B) {
+	f := newFakeCluster(b)
+	defer f.close()
+	j := f.open()
+	var entries []Entry
+	for p := range int32(10_000) {
+		l := Lane{"orders", p}
+		entries = append(entries,
+			EpochRecord{Lane: l, Writer: Writer{int64(p), 1}, Target: 1},
+			Spans{Lane: l, Writer: Writer{int64(p), 1}, Runs: []Span{{15, 100}, {16, 200}}},
+			Position{Lane: l, Writer: Writer{int64(p), 1}})
+	}
+	write(b, j, entries...)
+	j.Close()
+	for b.Loop() {
+		j := f.open()
+		if n := len(j.Lanes()); n != 10_000 {
+			b.Fatalf("%d lanes", n)
+		}
+		j.Close()
 	}
 }

@@ -188,6 +188,7 @@ func BenchmarkState(b *testing.B) {
 	l.apply(EpochRecord{Lane: l.name, Writer: w})
 	l.apply(Spans{Lane: l.name, Writer: w, Runs: spans})
 	b.ReportAllocs()
+	b.ResetTimer()
 	for i := range b.N {
 		l.apply(Position{Lane: l.name, Writer: w, Ordinal: int64(i)})
 		l.view = nil // as after a chunk

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -148,5 +151,67 @@ func TestDamagedMessagesAreRefused(t *testing.T) {
 		if err := NewPacker(PackConfig{}).Add(entry, 0); !errors.As(err, &unknown) || unknown.Codec != codec || unknown.Offset != 20 {
 			t.Errorf("codec %d: %v", codec, err)
 		}
+	}
+}
+
+// testdata/java holds five records in every format and codec, as the Java
+// client writes them.
+func TestWhatJavaWritesIsRead(t *testing.T) {
+	files, err := filepath.Glob("testdata/java/*.bin")
+	if err != nil || len(files) != 22 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		rest, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := NewPacker(PackConfig{Pool: NewPool(0)})
+		var magic int8
+		for len(rest) > 0 {
+			var entry []byte
+			if entry, rest, err = Split(rest); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			if magic = Magic(entry); magic == 2 {
+				if err := Batch(entry).Verify(); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
+			}
+			if err := p.Add(entry, 0); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+		}
+		packed, err := p.Finish(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []srcRecord
+		for i := range 5 {
+			r := srcRecord{Offset: 100 + int64(i), Timestamp: 1_790_000_000_000 + int64(i)}
+			if i != 0 {
+				r.Key = fmt.Appendf(nil, "k%d", i)
+			}
+			if i != 3 {
+				r.Value = bytes.Repeat(fmt.Appendf(nil, "value %d, ", i), 20)
+			}
+			switch {
+			case magic == 0:
+				r.Timestamp = -1
+			case strings.Contains(file, "appendtime"):
+				r.Timestamp = 1_800_000_000_000
+			}
+			if magic == 2 {
+				r.Headers = []srcHeader{{"h", r.Key}}
+			}
+			want = append(want, r)
+		}
+		if d := diffRecords(rebase(t, packed), want); d != "" {
+			t.Errorf("%s: %s", file, d)
+		}
+		if codec := packed[0].Batch().Codec().String(); !strings.Contains(file, codec) {
+			t.Errorf("%s: codec is %s", file, codec)
+		}
+		release(packed)
 	}
 }

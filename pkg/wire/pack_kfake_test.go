@@ -21,7 +21,7 @@ func TestAConsumerOfTheTargetReadsWhatAConsumerOfTheSourceReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cluster.Close()
+	t.Cleanup(cluster.Close)
 	client := func(opts ...kgo.Opt) *kgo.Client {
 		c, err := kgo.NewClient(append(opts, kgo.SeedBrokers(cluster.ListenAddrs()...))...)
 		if err != nil {
@@ -90,7 +90,11 @@ func TestAConsumerOfTheTargetReadsWhatAConsumerOfTheSourceReads(t *testing.T) {
 			produceRaw(ctx, t, target, topic, b)
 		}
 		release(packed)
-		want, got := consume(ctx, t, client(), "source", total), consume(ctx, t, client(), topic, total)
+		read := func(topic string) []srcRecord {
+			start := map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}
+			return consume(ctx, t, client(kgo.ConsumePartitions(start)), total)
+		}
+		want, got := read("source"), read(topic)
 		if d := diffRecords(got, want); d != "" {
 			t.Errorf("%s: %s", topic, d)
 		}
@@ -147,8 +151,7 @@ func produceRaw(ctx context.Context, t *testing.T, c *kgo.Client, topic string, 
 	}
 }
 
-func consume(ctx context.Context, t *testing.T, c *kgo.Client, topic string, n int) (out []srcRecord) {
-	c.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}})
+func consume(ctx context.Context, t *testing.T, c *kgo.Client, n int) (out []srcRecord) {
 	for len(out) < n {
 		fetches := c.PollFetches(ctx)
 		if err := fetches.Err0(); err != nil {

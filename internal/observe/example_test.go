@@ -1,0 +1,72 @@
+package observe
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"replicator/pkg/mirror"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// example is a daemon with one link: a lane that copies, one that is halted,
+// and one of which nothing is known yet.
+func example() mirror.Status {
+	return mirror.Status{
+		Time: noon, Version: "v1.2.3", Instance: "host-1", Started: noon.Add(-time.Hour),
+		Memory: mirror.MemoryStatus{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
+		Links: []mirror.LinkStatus{{
+			Name: "east->west", Source: "east", Target: "west", SourceID: "5L6g3nShT-eMCtK--X86sw", TargetID: "Qx1J2b3kTn6aVd0mZr9c4A",
+			State: mirror.LinkDegraded, Reason: "2 of 3 lanes are not copying",
+			LaneStates: map[mirror.LaneState]int{mirror.LaneCopying: 1, mirror.LaneHalted: 1, mirror.LaneWaiting: 1},
+			LagRecords: new(int64(1030)), LagSeconds: new(90.5),
+			Lanes: []mirror.LaneStatus{
+				{
+					Topic: "orders", Partition: 0, TargetTopic: "orders", State: mirror.LaneHalted, Reason: "source offset 170 cannot be copied (corrupt): checksum is wrong",
+					Position: 170, SourceEnd: 1170, SourceStable: 1170, SourceStart: 0, LagRecords: new(int64(1000)), LagSeconds: new(90.5),
+					Ordinal: 160, TargetEnd: 165, Records: 60, Bytes: 6000, Openings: 2,
+				},
+				{Topic: "orders", Partition: 1, TargetTopic: "orders", State: mirror.LaneWaiting, Position: -1, SourceEnd: -1, SourceStable: -1, SourceStart: -1, Ordinal: -1, TargetEnd: -1},
+				{
+					Topic: "clicks", Partition: 0, TargetTopic: "clicks", State: mirror.LaneCopying,
+					Position: 970, SourceEnd: 1000, SourceStable: 990, SourceStart: 10, LagRecords: new(int64(30)), LagSeconds: new(0.25),
+					Ordinal: 900, TargetEnd: 901, Records: 900, Bytes: 90000, Openings: 1,
+				},
+			},
+			Routes: []mirror.RouteCount{
+				{Route: "forward", Reason: "dense", Codec: "lz4", Batches: 90, Records: 900, Bytes: 90000},
+				{Route: "skip", Reason: "marker", Codec: "none", Batches: 3, Records: 3, Bytes: 234},
+			},
+			Events:        []mirror.Event{{Time: noon.Add(-time.Minute), Kind: mirror.EventHalted, Lane: "orders-0", Detail: "checksum is wrong"}},
+			EventCounts:   map[string]int64{mirror.EventHalted: 1},
+			Errors:        map[string]int64{"connection": 4},
+			Openings:      3,
+			Latency:       mirror.Histogram{Bounds: []float64{0.001, 0.01, 0.1}, Counts: []uint64{1, 5, 2}, Sum: 0.9, Count: 9},
+			InFlightBytes: 4096, SourceBytes: 100000, TargetBytes: 91000, ThrottleTarget: 1.5,
+			Warnings: []string{"journal topic has replication factor 1"},
+		}},
+	}
+}
+
+// always is a source that shows the same status to all.
+func always(s mirror.Status) *Source {
+	return NewSource(func(context.Context) mirror.Status { return s })
+}
+
+func silent() mirror.Status {
+	s := example()
+	s.Links = []mirror.LinkStatus{{Name: "east->west", Source: "east", Target: "west", State: Silent}}
+	return s
+}
+
+func healthy() mirror.Status {
+	s := example()
+	l := &s.Links[0]
+	l.State, l.Ready, l.Reason = mirror.LinkCopying, true, ""
+	l.Lanes = l.Lanes[2:]
+	l.LaneStates = map[mirror.LaneState]int{mirror.LaneCopying: 1}
+	return s
+}
+
+func TestMain(m *testing.M) { mainWithLeakCheck(m) }

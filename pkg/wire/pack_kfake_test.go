@@ -81,7 +81,6 @@ func TestAConsumerOfTheTargetReadsWhatAConsumerOfTheSourceReads(t *testing.T) {
 		for _, b := range packed {
 			batches = append(batches, b.Batch())
 		}
-		t.Logf("%s: %d batches", topic, len(batches))
 		target := client()
 		sequence := int32(0)
 		for _, b := range batches {

@@ -186,7 +186,6 @@ func TestSmallBatchesAreMergedUpToTheTarget(t *testing.T) {
 			if records != 20000 || packed[len(packed)-1].NextSource != 20000 {
 				t.Fatalf("%d records, next source offset %d", records, packed[len(packed)-1].NextSource)
 			}
-			t.Logf("%d batches", len(packed))
 		})
 	}
 }

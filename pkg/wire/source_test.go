@@ -274,7 +274,7 @@ func drawRecords(t *rapid.T, next int64, holes bool) []srcRecord {
 	return out
 }
 
-// plainRecords are n records of size bytes that compress about four to one.
+// plainRecords are n records of size bytes that compress to about half.
 func plainRecords(first int64, n, size int) []srcRecord {
 	out := make([]srcRecord, n)
 	state := uint32(first + 1)

@@ -19,7 +19,7 @@ func TestEveryWorkloadArrives(t *testing.T) {
 	pair := kafkatest.Pair(t)
 	prefix := kafkatest.Topic(t, "w")
 	var pairs []compare.Pair
-	for _, spec := range workload.Catalogue(prefix+".", 5000, false) {
+	for _, spec := range workload.Catalogue(prefix+".", setting("REPLICATOR_E2E_RECORDS", 5000), false) {
 		r, err := workload.Write(t.Context(), opts(pair.Source), spec)
 		if err != nil {
 			t.Fatalf("write %s: %v", spec.Topic, err)
@@ -29,7 +29,7 @@ func TestEveryWorkloadArrives(t *testing.T) {
 	}
 	began := time.Now()
 	l := startLink(t, pair, mirror.Options{Topics: []string{regexp.QuoteMeta(prefix) + `\..*`}})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	report, err := compare.WaitEqual(ctx, compare.Seeds(pair.Source.Bootstrap()...), compare.Seeds(pair.Target.Bootstrap()...), pairs, compare.Options{})
 	t.Logf("%v after %v", report, time.Since(began))

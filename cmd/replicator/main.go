@@ -130,6 +130,7 @@ gate or check, 4 done in part or not known.`,
 	root.AddCommand(
 		newRunCommand(a),
 		newConfigCommand(a),
+		newDemoCommand(a),
 		newVersionCommand(a),
 	)
 	return root

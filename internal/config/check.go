@@ -108,8 +108,7 @@ func (k *checker) link(i int, aliases []string) {
 		key      string
 		patterns []string
 	}{
-		{"topics", l.Topics}, {"topics_exclude", l.TopicsExclude}, {"groups", l.Groups},
-		{"groups_exclude", l.GroupsExclude}, {"sync.topic_configs_exclude", l.Sync.TopicConfigsExclude},
+		{"topics", l.Topics}, {"topics_exclude", l.TopicsExclude}, {"sync.topic_configs_exclude", l.Sync.TopicConfigsExclude},
 	} {
 		for j, p := range list.patterns {
 			if text, hint := badPattern(p); text != "" {
@@ -119,7 +118,7 @@ func (k *checker) link(i int, aliases []string) {
 	}
 	k.naming(at, l)
 	k.enums(Link{}, strings.TrimSuffix(at, "."), map[string]string{
-		"naming": l.Naming, "offsets": l.Offsets, "isolation": l.Isolation, "start": l.Start, "on_gap": l.OnGap,
+		"naming": l.Naming, "isolation": l.Isolation, "start": l.Start, "on_gap": l.OnGap,
 		"on_truncation": l.OnTruncation, "on_recreate": l.OnRecreate, "compression": l.Compression,
 	})
 	k.number(at+"replication_factor", l.ReplicationFactor, 1, 100, true)

@@ -39,26 +39,21 @@ type Link struct {
 	// From and To are aliases of clusters.
 	From string `koanf:"from"`
 	To   string `koanf:"to"`
-	// Name labels the link in metrics and stands in transactional ids, so it
-	// must stay the same over the link's life. Load fills in "from->to".
+	// Name labels the link in metrics and names its journal, so it must stay
+	// the same over the link's life. Load fills in "from->to".
 	Name string `koanf:"name"`
 	// Topics and TopicsExclude are regular expressions of whole names; a topic
 	// is copied when one of the first and none of the second matches.
 	Topics        []string `koanf:"topics"`
 	TopicsExclude []string `koanf:"topics_exclude"`
-	// Groups and GroupsExclude choose consumer groups in the same way.
-	Groups        []string `koanf:"groups"`
-	GroupsExclude []string `koanf:"groups_exclude"`
 	// Naming says what a topic is called on the target.
 	Naming string `koanf:"naming" oneof:"identity prefix map"`
 	// TopicPrefix goes before a name with naming prefix. Load fills in "from.".
 	TopicPrefix string `koanf:"topic_prefix"`
 	// TopicMap gives the target's name for the source's with naming map; a
 	// topic that is not in it is not copied.
-	TopicMap map[string]string `koanf:"topic_map"`
-	// Offsets says how a group's position gets from source to target.
-	Offsets   string `koanf:"offsets" oneof:"translate"`
-	Isolation string `koanf:"isolation" oneof:"read_committed read_uncommitted"`
+	TopicMap  map[string]string `koanf:"topic_map"`
+	Isolation string            `koanf:"isolation" oneof:"read_committed read_uncommitted"`
 	// ReplicationFactor of topics made on the target; -1 is its default.
 	ReplicationFactor int    `koanf:"replication_factor"`
 	Start             string `koanf:"start" oneof:"earliest latest"`
@@ -68,7 +63,8 @@ type Link struct {
 	// AppendToExisting lets a lane that the journal does not know append to a
 	// target partition that already holds records.
 	AppendToExisting bool `koanf:"append_to_existing"`
-	// Compression of batches that are packed anew; empty keeps the source's.
+	// Compression of every batch on the target; those of another codec are
+	// packed anew. Empty keeps the source's, and most batches unopened.
 	Compression string `koanf:"compression" oneof:"none gzip snappy lz4 zstd" optional:"true"`
 	// BatchBytes is the size small batches are merged up to.
 	BatchBytes Bytes `koanf:"batch_bytes"`
@@ -94,7 +90,8 @@ type Sync struct {
 
 // Journal is the link's topic on the target that tells what its records are.
 type Journal struct {
-	// Topic is its name. Load derives one from the link's.
+	// Topic is its name. Load derives one from the link's:
+	// replicator.from.to.journal.
 	Topic string `koanf:"topic"`
 	// Partitions and ReplicationFactor hold when it is created; -1 is 3 where
 	// there are three brokers, else the target's default.
@@ -150,9 +147,7 @@ func Default() Config {
 // DefaultLink is what a link has that says nothing.
 func DefaultLink() Link {
 	return Link{
-		Groups:            []string{".*"},
 		Naming:            "identity",
-		Offsets:           "translate",
 		Isolation:         "read_committed",
 		ReplicationFactor: -1,
 		Start:             "earliest",

@@ -98,7 +98,7 @@ func TestSmallestFileGetsAllDefaults(t *testing.T) {
 	want.Clusters = map[string]cluster.Config{"east": east, "west": west}
 	link := DefaultLink()
 	link.From, link.To, link.Topics = "east", "west", []string{"orders.*"}
-	link.Name, link.Journal.Topic = "east->west", "__replicator.journal.east.west"
+	link.Name, link.Journal.Topic = "east->west", "replicator.east.west.journal"
 	want.Links = []Link{link}
 	if diff := cmp.Diff(&want, cfg, sameSecrets, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("configuration differs (-want +got):\n%s", diff)
@@ -129,7 +129,7 @@ log: {level: warn}
 			"REPLICATOR_LOG_LEVEL=debug",
 			"REPLICATOR_LINKS_0_TOPICS=a, b",
 			"REPLICATOR_LINKS_0_COMPRESSION=",
-			"REPLICATOR_LINKS_0_GROUPS=[\"x{1,2}\"]",
+			"REPLICATOR_LINKS_0_TOPICS_EXCLUDE=[\"x{1,2}\"]",
 			"REPLICATOR_CLUSTERS_US_WEST_RACK=env",
 			"REPLICATOR_CLUSTERS_EAST_RACK=env",
 			"REPLICATOR_CLUSTERS_EAST_BOUNDARY_PORTS=9092,9093",
@@ -150,7 +150,7 @@ log: {level: warn}
 		"file":     l.Start,
 		"env":      cfg.Limits.Memory,
 		"envlist":  l.Topics,
-		"envyaml":  l.Groups,
+		"envyaml":  l.TopicsExclude,
 		"envempty": l.Compression,
 		"envalias": cfg.Clusters["us-west"].Rack,
 		"envports": cfg.Clusters["east"].Boundary.Ports,

@@ -39,8 +39,6 @@ var foreignNames = map[string]string{
 	"topics.blacklist":                      "use topics_exclude",
 	"topics.exclude":                        "use topics_exclude",
 	"topics.whitelist":                      "use topics",
-	"groups.blacklist":                      "use groups_exclude",
-	"groups.exclude":                        "use groups_exclude",
 	"config.properties.blacklist":           "use sync.topic_configs_exclude",
 	"config.properties.exclude":             "use sync.topic_configs_exclude",
 	"replication.factor":                    "use replication_factor of the link",

@@ -291,7 +291,7 @@ func (c *Config) derive() {
 			l.TopicPrefix = l.From + "."
 		}
 		if l.Journal.Topic == "" && l.Name != "" {
-			l.Journal.Topic = "__replicator.journal." + strings.ReplaceAll(l.Name, "->", ".")
+			l.Journal.Topic = "replicator." + strings.ReplaceAll(l.Name, "->", ".") + ".journal"
 		}
 	}
 }

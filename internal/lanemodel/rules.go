@@ -87,10 +87,16 @@ func AllRules() Rules {
 }
 
 // Without returns the rules with the named one taken out.
-func (r Rules) Without(name string) (Rules, error) { return r, setField(&r, name, false) }
+func (r Rules) Without(name string) (Rules, error) {
+	err := setField(&r, name, false)
+	return r, err
+}
 
 // With returns the options with the named one switched on.
-func (o Options) With(name string) (Options, error) { return o, setField(&o, name, true) }
+func (o Options) With(name string) (Options, error) {
+	err := setField(&o, name, true)
+	return o, err
+}
 
 // RuleNames lists the rules in the order of the protocol.
 func RuleNames() []string { return fieldNames(Rules{}) }

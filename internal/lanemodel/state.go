@@ -291,14 +291,13 @@ func resolve(journal []fact, w writer, sequence uint8) (ordinal, source uint8, o
 // has closed the lane, and quietly.
 func lastEpoch(journal []fact) (last writer, isClosed, quiet bool) {
 	for _, f := range journal {
-		switch {
-		case f.Kind == epochFact:
-			last, isClosed, quiet = f.Writer, false, false
-			for _, c := range journal { // the closing fact may stand anywhere behind
-				if c.Kind == closedFact && c.Writer == last {
-					isClosed, quiet = true, c.Quiet
-				}
-			}
+		if f.Kind == epochFact {
+			last = f.Writer
+		}
+	}
+	for _, f := range journal {
+		if f.Kind == closedFact && f.Writer == last {
+			isClosed, quiet = true, f.Quiet
 		}
 	}
 	return last, isClosed, quiet

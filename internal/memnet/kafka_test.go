@@ -151,3 +151,39 @@ func TestATransactionalIDIsTakenAndExpires(t *testing.T) {
 		}
 	})
 }
+
+func TestABrokerGoesAndComesBackAtItsAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := memnet.New()
+		c := cluster(t, n)
+		cl := newClient(t, n, "10.9.0.1", kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		defer cl.Close()
+		produce := func() {
+			for p := range int32(4) {
+				if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Partition: p, Value: []byte("v")}).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		produce()
+		gone := c.LeaderFor("orders", 0)
+		at := memnet.Match{To: brokers[gone]}
+		if err := c.RemoveNode(gone); err != nil {
+			t.Fatal(err)
+		}
+		if n.Cut(at) == 0 {
+			t.Error("nobody was connected to the broker that went")
+		}
+		produce()
+		if _, _, err := c.AddNode(gone, 9092); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.MoveTopicPartition("orders", 0, gone); err != nil {
+			t.Fatal(err)
+		}
+		produce()
+		if n.Open(at) == 0 {
+			t.Error("nobody is connected to the broker that came back")
+		}
+	})
+}

@@ -2,6 +2,7 @@ package memnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -53,16 +54,11 @@ func (n *Network) Listen(_, address string) (net.Listener, error) {
 }
 
 // ListenOn returns a Listen function for a fake cluster that wants to listen
-// at 127.0.0.1: its first call listens on the first host, and so on. Port 0
-// becomes 9092. With one call more than hosts it fails.
+// at 127.0.0.1: each call listens on the first of the hosts that has no
+// listener at the port, so that a broker that was removed comes back at its
+// own address. Port 0 becomes 9092. With every host taken it fails.
 func (n *Network) ListenOn(hosts ...string) func(network, address string) (net.Listener, error) {
-	var mu sync.Mutex
 	return func(network, address string) (net.Listener, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if len(hosts) == 0 {
-			return nil, fmt.Errorf("listen %s: no host left", address)
-		}
 		_, port, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, fmt.Errorf("listen %s: %w", address, err)
@@ -70,11 +66,13 @@ func (n *Network) ListenOn(hosts ...string) func(network, address string) (net.L
 		if port == "0" {
 			port = "9092"
 		}
-		l, err := n.Listen(network, net.JoinHostPort(hosts[0], port))
-		if err == nil {
-			hosts = hosts[1:]
+		for _, host := range hosts {
+			l, err := n.Listen(network, net.JoinHostPort(host, port))
+			if !errors.Is(err, syscall.EADDRINUSE) {
+				return l, err
+			}
 		}
-		return l, err
+		return nil, fmt.Errorf("listen %s: every host has a listener at port %s", address, port)
 	}
 }
 

@@ -5,12 +5,10 @@ import (
 	"maps"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 )
 
@@ -24,7 +22,6 @@ type Build struct {
 // CollectorConfig is what a collector needs.
 type CollectorConfig struct {
 	Source     *Source
-	Refusals   *Refusals // nil: none are counted
 	Build      Build
 	Partitions bool // series per partition
 }
@@ -58,9 +55,6 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e := emitter(ch)
 	b := c.cfg.Build
 	e.emit(buildInfo, 1, b.Version, b.Revision, b.GoVersion)
-	for name, n := range c.cfg.Refusals.counts() {
-		e.emit(refusals, float64(n), name)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*answerTime)
 	defer cancel()
 	s, err := c.cfg.Source.Get(ctx)
@@ -69,6 +63,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	e.emit(memoryUsed, float64(s.Memory.UsedBytes))
 	e.emit(memoryLimit, float64(s.Memory.LimitBytes))
+	for name, n := range s.BoundaryRefusals {
+		e.emit(refusals, float64(n), name)
+	}
 	for i := range s.Links {
 		l := &s.Links[i]
 		e.link(l)
@@ -248,37 +245,4 @@ func (e emitter) lane(link string, ln *mirror.LaneStatus) {
 	e.emit(partitionRecords, float64(ln.Records), link, topic, partition)
 	e.emit(partitionBytes, float64(ln.Bytes), link, topic, partition)
 	e.emit(partitionOpenings, float64(ln.Openings), link, topic, partition)
-}
-
-// Refusals counts the connections the guards of the clusters refused. It is
-// counted here because no link has to exist for it: the first address dialled
-// may be the one refused.
-type Refusals struct {
-	mu sync.Mutex
-	by map[string]int64 // cluster alias -> connections
-}
-
-// NewRefusals counts for the given clusters, beginning at 0.
-func NewRefusals(aliases ...string) *Refusals {
-	r := &Refusals{by: make(map[string]int64)}
-	for _, a := range aliases {
-		r.by[a] = 0
-	}
-	return r
-}
-
-// Refused counts one; it is a cluster's OnRefusal.
-func (r *Refusals) Refused(e *cluster.BoundaryError) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.by[e.Cluster]++
-}
-
-func (r *Refusals) counts() map[string]int64 {
-	if r == nil {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.by)
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/goleak"
 
-	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 )
 
@@ -32,11 +31,9 @@ func mainWithLeakCheck(m *testing.M) { goleak.VerifyTestMain(m) }
 // description.
 func scrape(t *testing.T, s mirror.Status, partitions bool) map[string]*dto.MetricFamily {
 	t.Helper()
-	refused := NewRefusals("east", "west")
-	refused.Refused(&cluster.BoundaryError{Cluster: "west"})
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(NewCollector(CollectorConfig{
-		Source: always(s), Refusals: refused, Partitions: partitions, Build: Build{Version: "v1.2.3", GoVersion: "go1.26"},
+		Source: always(s), Partitions: partitions, Build: Build{Version: "v1.2.3", GoVersion: "go1.26"},
 	}))
 	found, err := reg.Gather()
 	if err != nil {
@@ -189,7 +186,7 @@ func TestNamesThatAreNoTextDoNotBreakTheScrape(t *testing.T) {
 }
 
 func TestMetricsAreWellNamed(t *testing.T) {
-	reg := NewRegistry(NewCollector(CollectorConfig{Source: always(example()), Refusals: NewRefusals("east"), Partitions: true, Build: Build{Version: "v1"}}))
+	reg := NewRegistry(NewCollector(CollectorConfig{Source: always(example()), Partitions: true, Build: Build{Version: "v1"}}))
 	found, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

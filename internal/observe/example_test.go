@@ -15,7 +15,8 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func example() mirror.Status {
 	return mirror.Status{
 		Time: noon, Version: "v1.2.3", Instance: "host-1", Started: noon.Add(-time.Hour),
-		Memory: mirror.MemoryStatus{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
+		Memory:           mirror.MemoryStatus{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
+		BoundaryRefusals: map[string]int64{"east": 0, "west": 1},
 		Links: []mirror.LinkStatus{{
 			Name: "east->west", Source: "east", Target: "west", SourceID: "5L6g3nShT-eMCtK--X86sw", TargetID: "Qx1J2b3kTn6aVd0mZr9c4A",
 			State: mirror.LinkDegraded, Reason: "2 of 3 lanes are not copying",

@@ -216,12 +216,14 @@ func containerCredentials(ctx context.Context, endpoint string) (aws.Auth, error
 	if resp.StatusCode != http.StatusOK {
 		return auth, errors.New("HTTP status " + resp.Status)
 	}
-	var answer struct{ AccessKeyId, SecretAccessKey, Token string }
+	var answer struct {
+		AccessKeyID, SecretAccessKey, Token string // matched without regard to case
+	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxTokenAnswer)).Decode(&answer); err != nil {
 		return auth, errors.New("read answer: it is not the JSON of credentials")
 	}
-	if answer.AccessKeyId == "" || answer.SecretAccessKey == "" {
+	if answer.AccessKeyID == "" || answer.SecretAccessKey == "" {
 		return auth, errors.New("read answer: it holds no keys")
 	}
-	return aws.Auth{AccessKey: answer.AccessKeyId, SecretKey: answer.SecretAccessKey, SessionToken: answer.Token}, nil
+	return aws.Auth{AccessKey: answer.AccessKeyID, SecretKey: answer.SecretAccessKey, SessionToken: answer.Token}, nil
 }

@@ -40,8 +40,8 @@ func Mechanisms() []Mechanism {
 // checker collects problems.
 type checker struct{ problems []Problem }
 
-func (c *checker) add(key, value, text, hint string) {
-	c.problems = append(c.problems, Problem{key, value, text, hint})
+func (k *checker) add(key, value, text, hint string) {
+	k.problems = append(k.problems, Problem{key, value, text, hint})
 }
 
 // Check returns everything that is wrong with the configuration by itself:

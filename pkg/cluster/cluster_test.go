@@ -283,7 +283,7 @@ func TestAdvertisedAddressOutsideIsRefusedInTheMiddleOfARun(t *testing.T) {
 		b := kmsg.NewMetadataResponseBroker()
 		b.NodeID, b.Host, b.Port = id, "203.0.113.9", 9092
 		resp.Brokers = append(resp.Brokers, b)
-		resp.ClusterID = kmsg.StringPtr("east-id")
+		resp.ClusterID = new("east-id")
 		resp.ControllerID = id
 		return resp, nil, true
 	})
@@ -327,10 +327,10 @@ func TestRewrittenAddressKeepsItsNameInTLS(t *testing.T) {
 	ca := newAuthority(t)
 	fake := brokers(t, kfake.TLS(ca.server(time.Now().Add(time.Hour), "b-1.kafka.internal", "127.0.0.1")))
 	cfg := config(fake)
-	real := cfg.BootstrapServers[0]
+	dialled := cfg.BootstrapServers[0]
 	cfg.BootstrapServers = []string{"b-1.kafka.internal:9094"}
 	cfg.TLS = TLS{Enabled: true, CAFile: ca.file, MinVersion: "1.3"}
-	cfg.Boundary.Rewrite = []Rewrite{{From: "b-*.kafka.internal:9094", To: real}}
+	cfg.Boundary.Rewrite = []Rewrite{{From: "b-*.kafka.internal:9094", To: dialled}}
 	mustOpen(t, cfg, Options{Resolver: newTable(nil)})
 
 	cfg.BootstrapServers = []string{"b-2.kafka.internal:9094"}

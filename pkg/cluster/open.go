@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -34,9 +35,21 @@ func (e *OpenError) Error() string {
 		if i == 0 {
 			sep = ": "
 		}
-		fmt.Fprintf(&b, "%s%s: %v", sep, c.Address, c.Err)
+		b.WriteString(sep + c.text())
 	}
 	return b.String()
+}
+
+// text names the address once: errors of connections and refusals name it
+// themselves.
+func (e BootstrapError) text() string {
+	if ce, ok := errors.AsType[*wire.ConnError](e.Err); ok {
+		if be, ok := errors.AsType[*BoundaryError](ce.Err); ok {
+			return be.Error()
+		}
+		return ce.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Address, e.Err)
 }
 
 // Unwrap returns the causes.
@@ -197,14 +210,13 @@ func (c *Cluster) ask(ctx context.Context, addr string) (*kmsg.MetadataResponse,
 func (c *Cluster) reachable(ctx context.Context, meta *kmsg.MetadataResponse) error {
 	var refusals []error
 	for _, b := range meta.Brokers {
-		_, first, err := c.guard.vet(ctx, b.NodeID, hostPort(b.Host, b.Port))
-		if err != nil || len(first) == 0 {
-			return nil // inside, or not to be known without dialling
+		inside, refused, err := c.guard.vet(ctx, b.NodeID, hostPort(b.Host, b.Port))
+		if err == nil && len(inside) == 0 {
+			refusals = append(refusals, refused[0])
 		}
-		refusals = append(refusals, first[0])
 	}
-	if len(refusals) == 0 {
-		return nil
+	if len(refusals) == 0 || len(refusals) < len(meta.Brokers) {
+		return nil // some are inside, or that is not to be known without dialling
 	}
 	return fmt.Errorf("open cluster %s: no broker advertises an address inside the boundary: %w", c.alias, oneLine(refusals))
 }

@@ -150,9 +150,9 @@ func (s Secret) Format(f fmt.State, verb rune) {
 	case verb == 'q':
 		fmt.Fprintf(f, "%q", s.String())
 	case verb == 'v' && f.Flag('#'):
-		io.WriteString(f, s.GoString())
+		_, _ = io.WriteString(f, s.GoString()) // fmt keeps the error of its writer
 	default:
-		io.WriteString(f, s.String())
+		_, _ = io.WriteString(f, s.String())
 	}
 }
 

@@ -399,8 +399,8 @@ func (l *Link) appendRefused(ln *lane, it *item, code int16, message string) {
 	case errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.ProducerFenced):
 		l.event(EventFenced, ln, "another holder took the lane")
 		l.doubt(ln, "fenced", err, time.Second)
-	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		l.doubt(ln, "authorization", &hintError{err, "grant WRITE on topic " + ln.targetTopic + " of cluster " + l.opts.To}, 5*time.Second)
+	case notAuthorized(err):
+		l.doubt(ln, "authorization", l.targetRight(err, "WRITE", ln.targetTopic), 5*time.Second)
 	default:
 		l.refreshSoon()
 		l.doubt(ln, "append", err, 0)
@@ -491,7 +491,7 @@ func (l *Link) validatedLanes(lanes []*lane, gens []uint32, sent instant, resp k
 			l.doubt(ln, "validate", errors.New("validate end of target: partition missing in the answer"), 0)
 		case e.err != nil:
 			l.refreshSoon()
-			l.doubt(ln, "validate", e.err, 0)
+			l.doubt(ln, "validate", l.targetRight(e.err, "READ", ln.targetTopic), 0)
 		case e.offset != ln.predicted:
 			l.doubt(ln, "validate", &baseOffsetError{ln.predicted, e.offset}, 0)
 		default:

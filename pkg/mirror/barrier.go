@@ -72,7 +72,12 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 	reading := map[partitionKey]*opening{}
 	for _, o := range batch {
 		o.log.marker, o.log.start = -1, -1
-		o.log.from = readFrom(l.journal.State(o.key))
+		state := l.journal.State(o.key)
+		o.log.from = readFrom(state)
+		o.known = map[int64]bool{o.writer.ProducerID: true}
+		for _, e := range state.Epochs() {
+			o.known[e.ProducerID] = true
+		}
 		reading[partitionKey{o.targetTopic, o.key.Partition}] = o
 		setRead(session, o, o.log.from)
 	}
@@ -145,11 +150,7 @@ func setRead(s *wire.FetchSession, o *opening, from int64) {
 }
 
 func (l *Link) brokerSaid(code int16, topic string) error {
-	err := kerr.ErrorForCode(code)
-	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return &hintError{err, fmt.Sprintf("grant READ and WRITE on topic %s of cluster %s", topic, l.opts.To)}
-	}
-	return err
+	return l.targetRight(kerr.ErrorForCode(code), "READ", topic)
 }
 
 // readElsewhere decides where to read when the journalled end is not in the log:
@@ -209,7 +210,7 @@ func (o *opening) readOn(records []byte) (next int64, err error) {
 		}
 		records = rest
 		if wire.Magic(entry) != 2 {
-			next = messageNext(entry)
+			next = wire.NextOffset(entry)
 			o.log.batches = append(o.log.batches, logBatch{writer: offsets.Writer{ProducerID: -1, Epoch: -1}, base: next - 1, next: next})
 			continue
 		}
@@ -232,7 +233,9 @@ func (o *opening) readOn(records []byte) (next int64, err error) {
 			continue
 		}
 		o.log.add(logBatch{writer: w, sequence: b.BaseSequence(), base: b.BaseOffset(), next: next})
-		o.log.last = append(o.log.last[:0], entry...)
+		if o.known[w.ProducerID] {
+			o.log.last = append(o.log.last[:0], entry...)
+		}
 	}
 	return next, nil
 }

@@ -52,6 +52,7 @@ type fetchCommand struct {
 	from       int64 // records below are not wanted (position may lie before it)
 	maxBytes   int
 	splitBelow int64
+	check      *recordCheck // compared once, when its record is read; nil: nothing to compare
 }
 
 // fetching is where the fetch of one lane stands; the fetcher's goroutine owns it.
@@ -89,6 +90,7 @@ type scanned struct {
 	from       int64
 	maxBytes   int
 	splitBelow int64
+	check      *recordCheck
 	epoch      int32
 }
 
@@ -281,7 +283,7 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 		if fl == nil {
 			continue
 		}
-		sc := scanned{part: *p, lane: fl.lane, generation: fl.generation, from: fl.from, maxBytes: fl.maxBytes, splitBelow: fl.splitBelow, epoch: -1}
+		sc := scanned{part: *p, lane: fl.lane, generation: fl.generation, from: fl.from, maxBytes: fl.maxBytes, splitBelow: fl.splitBelow, check: fl.check, epoch: -1}
 		from := len(a.aborted)
 		a.aborted = append(a.aborted, p.Aborted...)
 		sc.part.Aborted = a.aborted[from:]
@@ -291,6 +293,9 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 			fl.position.Offset, fl.position.LastEpoch = next, epoch
 			fl.from = max(fl.from, next)
 			sc.epoch = epoch
+			if fl.check != nil && next > fl.check.source {
+				fl.check = nil
+			}
 		}
 		if bad { // the loop decides what this means; until then the lane is left alone
 			delete(table, key)
@@ -316,7 +321,7 @@ func lastOffsets(records []byte) (next int64, epoch int32, bad bool) {
 			b := wire.Batch(entry)
 			next, epoch = b.NextOffset(), b.LeaderEpoch()
 		case m == 0 || m == 1:
-			next, epoch = messageNext(entry), -1
+			next, epoch = wire.NextOffset(entry), -1
 		default:
 			return next, epoch, true
 		}
@@ -340,7 +345,7 @@ func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
 				start: p.LogStart, preferred: p.PreferredReplica, next: sc.from, epoch: sc.epoch, firstItem: len(out.items),
 			}
 			if len(p.Records) > 0 && p.ErrorCode == 0 && !p.Diverging {
-				out.items, fl.next = r.route(out.items, a.frame, p.Records, p.Aborted, sc.from, sc.maxBytes, sc.splitBelow)
+				out.items, fl.next = r.route(out.items, a.frame, p.Records, p.Aborted, sc.from, sc.maxBytes, sc.splitBelow, sc.check)
 			}
 			fl.lastItem = len(out.items)
 			out.lanes = append(out.lanes, fl)

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -120,15 +121,36 @@ func (m *membership) options(topics []string) []kgo.Opt {
 		kgo.SessionTimeout(session),
 		kgo.HeartbeatInterval(session / 4),
 		kgo.RebalanceTimeout(max(30*time.Second, 2*session)),
+		// The member that leads the group shares out new partitions when its own
+		// metadata shows them.
+		kgo.MetadataMaxAge(m.link.opts.RefreshInterval),
+		kgo.MetadataMinAge(min(time.Second, m.link.opts.RefreshInterval)),
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.OnPartitionsAssigned(func(_ context.Context, c *kgo.Client, lanes map[string][]int32) {
 			c.PauseFetchPartitions(lanes)
 			m.link.inbox.post(func() { m.link.assign(laneKeys(lanes)) })
 		}),
+		kgo.WithHooks(groupHook{m.link}),
 		kgo.OnPartitionsRevoked(m.release),
 		kgo.OnPartitionsLost(m.release),
 	}
+}
+
+// groupHook hears of errors that ended a session of the group; the client tries
+// again by itself.
+type groupHook struct{ link *Link }
+
+var _ kgo.HookGroupManageError = groupHook{}
+
+// OnGroupManageError is called by the client.
+func (h groupHook) OnGroupManageError(err error) {
+	l := h.link
+	err = right(err, "READ", "group "+l.opts.Group, l.opts.From)
+	l.inbox.post(func() {
+		l.groupProblem = "group " + l.opts.Group + ": " + err.Error()
+		l.fail("group", fmt.Errorf("join group %s: %w", l.opts.Group, err))
+	})
 }
 
 // release waits until the lanes are drained, so that the next holder finds them

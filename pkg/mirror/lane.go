@@ -115,6 +115,7 @@ type lane struct {
 
 	journalled  int64 // position in the journal
 	positionOut bool  // a position record is under way
+	keeping     bool  // its journal entries are being tidied
 	ready       bool  // in its appender's ready queue
 	wakeAt      time.Time
 	paused      bool  // left out of fetches until its queue is shorter

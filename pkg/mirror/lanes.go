@@ -13,7 +13,7 @@ import (
 
 // assign takes lanes on.
 func (l *Link) assign(keys []offsets.Lane) {
-	l.assigned = true
+	l.assigned, l.groupProblem = true, ""
 	for _, key := range keys {
 		if l.lanes[key] != nil || l.stopping {
 			continue
@@ -357,8 +357,9 @@ func (l *Link) startFetch(ln *lane) {
 	ln.fetchGeneration++
 	f.send(fetchCommand{
 		kind: fetchAdd, lane: ln, topic: ln.key.Topic, topicID: ln.sourceID, partition: ln.key.Partition,
-		generation: ln.fetchGeneration, position: ln.fetchPosition(), from: ln.fetched, maxBytes: ln.maxBytes, splitBelow: ln.splitBelow,
+		generation: ln.fetchGeneration, position: ln.fetchPosition(), from: ln.fetched, maxBytes: ln.maxBytes, splitBelow: ln.splitBelow, check: ln.check,
 	})
+	ln.check = nil
 }
 
 func (l *Link) stopFetch(ln *lane) {
@@ -401,6 +402,7 @@ func (l *Link) onFetched(f *fetched) {
 			l.fetchRefused(ln, fl)
 			continue
 		}
+		ln.reason = ""
 		l.noteEnds(ln, fl.end, fl.stable, fl.start)
 		if len(items) == 0 {
 			continue

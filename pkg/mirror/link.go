@@ -52,9 +52,12 @@ type Link struct {
 	toOpen    []*lane
 	openers   int
 	dirty     map[*lane]struct{}
-	assigned  bool // the group has given an assignment, even an empty one
-	stopping  bool
-	stopped   chan struct{}
+	toKeep    []offsets.Lane // lanes whose journal entries are looked at next
+	assigned  bool           // the group has given an assignment, even an empty one
+	// groupProblem is why the group takes us no more, "" while it does.
+	groupProblem string
+	stopping     bool
+	stopped      chan struct{}
 
 	routes      [nRoutes][nReasons][nCodecs]RouteCount
 	events      []Event
@@ -110,7 +113,7 @@ func (l *Link) Run(ctx context.Context) error {
 		Partitions: l.opts.JournalPartitions, ReplicationFactor: journalReplication(l.opts.JournalReplicationFactor), Log: l.log,
 	})
 	if err != nil {
-		return fmt.Errorf("link %s: open journal: %w", l.opts.Name, err)
+		return fmt.Errorf("link %s: %s: %w", l.opts.Name, l.opts.To, err)
 	}
 	l.journal = journal
 	defer journal.Close()
@@ -214,6 +217,9 @@ func (l *Link) tick() {
 	}
 	for _, ln := range l.lanes {
 		l.watch(ln)
+	}
+	if !l.stopping {
+		l.housekeep()
 	}
 }
 
@@ -328,7 +334,7 @@ func (l *Link) status() LinkStatus {
 	for r := range nRoutes {
 		for w := range nReasons {
 			for c := range nCodecs {
-				if n := l.routes[r][w][c]; n.Batches > 0 {
+				if n := l.routes[r][w][c]; n.Batches > 0 || n.Records > 0 { // a gap has records only
 					n.Route, n.Reason, n.Codec = r.String(), w.String(), wire.Codec(c).String()
 					s.Routes = append(s.Routes, n)
 				}
@@ -342,11 +348,16 @@ func (l *Link) status() LinkStatus {
 // judge says in one word how the link is, and whether it is ready.
 func (l *Link) judge(s *LinkStatus) {
 	bad := len(l.lanes) - s.LaneStates[LaneCopying]
+	unread := slices.IndexFunc(s.Lanes, func(ln LaneStatus) bool { return ln.State == LaneCopying && ln.Reason != "" })
 	switch {
 	case l.stopping:
 		s.State, s.Reason = LinkStopping, "stopping"
 	case l.topo == nil:
 		s.State, s.Reason = LinkStarting, "topics not known yet"
+	case len(l.topo.topics) == 0:
+		s.State, s.Reason = LinkStarting, l.nothingToCopy()
+	case l.groupProblem != "":
+		s.State, s.Reason = LinkDegraded, l.groupProblem
 	case !l.assigned:
 		s.State, s.Reason = LinkStarting, "no assignment of lanes yet"
 	case bad > 0:
@@ -355,10 +366,19 @@ func (l *Link) judge(s *LinkStatus) {
 		if len(s.Lanes) > 0 && s.Lanes[0].Reason != "" {
 			s.Reason += ": " + s.Lanes[0].Topic + "-" + fmt.Sprint(s.Lanes[0].Partition) + ": " + s.Lanes[0].Reason
 		}
+	case unread >= 0:
+		s.State, s.Reason = LinkDegraded, fmt.Sprintf("%s-%d: %s", s.Lanes[unread].Topic, s.Lanes[unread].Partition, s.Lanes[unread].Reason)
+	case l.topo.problem() != "":
+		s.State, s.Reason = LinkDegraded, l.topo.problem()
 	default:
 		s.State = LinkCopying
 	}
 	s.Ready = s.State == LinkCopying || s.State == LinkDegraded && s.LaneStates[LaneCopying] > 0 && s.LaneStates[LaneHalted] == 0
+}
+
+// nothingToCopy says why a link has no topic.
+func (l *Link) nothingToCopy() string {
+	return fmt.Sprintf("no topic of %s matches %q, or grant READ on those that should: a broker does not list what may not be read", l.opts.From, l.opts.Topics)
 }
 
 // count notes a route taken.

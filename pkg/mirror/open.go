@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
@@ -47,7 +48,8 @@ type opening struct {
 	epochAt         instant // sending of InitProducerId
 	fencedAt        instant // when our control record was seen
 	log             targetLog
-	target          int64 // offset of the first append
+	known           map[int64]bool // producer ids of the lane
+	target          int64          // offset of the first append
 	recovered       recovered
 	quiet           bool
 	check           *recordCheck
@@ -148,7 +150,7 @@ func (l *Link) takeEpochs(ctx context.Context, conns *brokerConns, batch []*open
 	for try := 0; len(left) > 0; try++ {
 		coordinators, err := l.findCoordinators(ctx, left)
 		if err != nil {
-			failAll(left, fmt.Errorf("find transaction coordinators: %w", err))
+			failAll(left, fmt.Errorf("find transaction coordinators: %w", l.authorized(err)))
 			return
 		}
 		var g errgroup.Group
@@ -213,10 +215,7 @@ func (l *Link) findCoordinators(ctx context.Context, batch []*opening) (map[stri
 
 // authorized explains a missing right on our transactional ids.
 func (l *Link) authorized(err error) error {
-	if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
-		return &hintError{err, fmt.Sprintf("grant WRITE and DESCRIBE on transactional ids with the prefix replicator.%s.%s. of cluster %s", l.opts.From, l.opts.To, l.opts.To)}
-	}
-	return err
+	return right(err, "WRITE", fmt.Sprintf("transactional ids with the prefix replicator.%s.%s.", l.opts.From, l.opts.To), l.opts.To)
 }
 
 // takeEpoch takes the lane's next epoch and the barrier: InitProducerId, then
@@ -257,7 +256,7 @@ func (l *Link) takeEpoch(ctx context.Context, conn *wire.Conn, o *opening) error
 		return r.Topics[0].Partitions[0].ErrorCode, nil
 	})
 	if err != nil {
-		return err
+		return l.targetRight(err, "WRITE", o.targetTopic)
 	}
 	return l.untilSettled(ctx, "end barrier", func() (int16, error) {
 		end := kmsg.NewPtrEndTxnRequest()
@@ -282,17 +281,36 @@ func (l *Link) untilSettled(ctx context.Context, what string, ask func() (int16,
 		}
 		settling := errors.Is(err, kerr.ConcurrentTransactions) || errors.Is(err, kerr.CoordinatorLoadInProgress)
 		if !settling || !sleep(ctx, backoff(try, 10*time.Millisecond, 300*time.Millisecond)) {
-			return fmt.Errorf("%s of %s: %w", what, l.opts.To, l.authorized(err))
+			if !errors.Is(err, kerr.TopicAuthorizationFailed) { // the caller knows the topic
+				err = l.authorized(err)
+			}
+			return fmt.Errorf("%s of %s: %w", what, l.opts.To, err)
 		}
 	}
 }
 
-// firstPositions decides where lanes begin that nobody has opened before.
+// firstPositions decides where lanes begin that nobody has opened before, and
+// those of a topic that was made again: the latter always at its start.
 func (l *Link) firstPositions(ctx context.Context, batch []*opening) {
+	var start, end []*opening
+	for _, o := range batch {
+		switch {
+		case o.recovered.source >= 0:
+		case o.recovered.first && l.opts.StartLatest:
+			end = append(end, o)
+		default:
+			start = append(start, o)
+		}
+	}
+	l.positionsFrom(ctx, l.source.Admin().ListStartOffsets, start)
+	l.positionsFrom(ctx, l.source.Admin().ListEndOffsets, end)
+}
+
+func (l *Link) positionsFrom(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error), batch []*opening) {
 	var topics []string
 	seen := map[string]bool{}
 	for _, o := range batch {
-		if o.recovered.source < 0 && !seen[o.key.Topic] {
+		if !seen[o.key.Topic] {
 			seen[o.key.Topic] = true
 			topics = append(topics, o.key.Topic)
 		}
@@ -300,19 +318,12 @@ func (l *Link) firstPositions(ctx context.Context, batch []*opening) {
 	if len(topics) == 0 {
 		return
 	}
-	list := l.source.Admin().ListStartOffsets
-	if l.opts.StartLatest {
-		list = l.source.Admin().ListEndOffsets
-	}
-	listed, err := list(ctx, topics...)
+	listed, failed := listEach(ctx, list, topics)
 	for _, o := range batch {
-		if o.recovered.source >= 0 {
-			continue
-		}
 		at, ok := listed.Lookup(o.key.Topic, o.key.Partition)
-		switch {
+		switch err := failed[o.key.Topic]; {
 		case err != nil:
-			o.err = fmt.Errorf("list offsets of source: %w", err)
+			o.err = fmt.Errorf("list offsets of source: %w", l.sourceRight(err, "READ", o.key.Topic))
 		case !ok:
 			o.err = errors.New("list offsets of source: partition missing in the answer")
 		case at.Err != nil:

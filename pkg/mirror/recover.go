@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"replicator/pkg/offsets"
+	"replicator/pkg/wire"
 )
 
 // recovered is what an opening found out from the target alone: where the lane
@@ -69,6 +70,7 @@ func (l *Link) recover(o *opening) error {
 		r.source, r.sourceEpoch, r.verify, r.verifyEpoch = -1, -1, -1, -1
 		o.events = append(o.events, Event{Kind: EventRecreated, Detail: "source topic was deleted and created again: copying the new one from its beginning, behind the old one's records"})
 	}
+	o.check = l.lastRecord(o, r)
 	o.recovered = r
 	o.target = o.log.marker + 1
 	o.quiet = r.first
@@ -76,6 +78,27 @@ func (l *Link) recover(o *opening) error {
 		o.quiet = true
 	}
 	return nil
+}
+
+// recordCheck is the last record an opening found on the target beyond what the
+// journal had accounted for, to be compared with the source's as soon as that is
+// read again.
+type recordCheck struct {
+	source int64 // its source offset
+	digest uint64
+}
+
+func (l *Link) lastRecord(o *opening, r recovered) *recordCheck {
+	last := wire.Batch(o.log.last)
+	if !r.beyond || len(last) == 0 || r.source < 0 || r.verify < 0 || r.verifyEpoch < 0 {
+		return nil
+	}
+	p := wire.NewPacker(wire.PackConfig{MaxDecoded: l.opts.MaxDecodedBytes})
+	digest, ok, err := p.Digest(last, last.LastOffset())
+	if !ok || err != nil {
+		return nil
+	}
+	return &recordCheck{source: r.source - 1, digest: digest}
 }
 
 // sameTopics refuses to go on with a topic that was deleted and created again.

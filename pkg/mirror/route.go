@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -119,8 +118,9 @@ func newRouter(pool *wire.Pool, r routing) *router {
 // source offset from, and returns them with the next source offset to fetch. It
 // retains the frame for every item that lies in it. limit is the largest batch
 // the target takes (0 unknown); batches below splitBelow are sent one record each,
-// because the target found one of them too large.
-func (r *router) route(out []item, frame *wire.Frame, records []byte, aborted []wire.AbortedTxn, from int64, limit int, splitBelow int64) ([]item, int64) {
+// because the target found one of them too large. check, unless nil, is a record
+// that has been copied already and must be the same here.
+func (r *router) route(out []item, frame *wire.Frame, records []byte, aborted []wire.AbortedTxn, from int64, limit int, splitBelow int64, check *recordCheck) ([]item, int64) {
 	if r.readCommitted {
 		r.aborted.Reset(aborted)
 	}
@@ -141,6 +141,14 @@ func (r *router) route(out []item, frame *wire.Frame, records []byte, aborted []
 			return append(out, refuse(next, err)), next
 		}
 		records = rest
+		if check != nil && wire.Magic(entry) == 2 && wire.NextOffset(entry) > check.source {
+			digest, ok, err := r.packer.Digest(wire.Batch(entry), check.source)
+			if err != nil || ok && digest != check.digest {
+				it := refuse(check.source, errors.Join(errOtherRecord, err))
+				return append(out, it), next
+			}
+			check = nil
+		}
 		if split && next >= splitBelow {
 			split = false
 			if out, err = r.flush(out); err != nil {
@@ -233,7 +241,7 @@ func (r *router) flush(out []item) ([]item, error) {
 func (r *router) classify(entry []byte, from int64, limit int, split, more bool) item {
 	switch m := wire.Magic(entry); {
 	case m == 0 || m == 1:
-		return item{route: Repack, reason: OldFormat, next: messageNext(entry), leaderEpoch: -1}
+		return item{route: Repack, reason: OldFormat, next: wire.NextOffset(entry), leaderEpoch: -1}
 	case m != 2:
 		it := refuse(from, fmt.Errorf("unknown magic %d", m))
 		it.err.(*refusal).Reason, it.reason = Unknown, Unknown
@@ -303,6 +311,10 @@ func (r *router) small(c wire.Codec) int {
 	return r.smallBytes / 4
 }
 
+// errOtherRecord says that the source does not hold what was copied from it: its
+// log was cut and grew again, or it is another topic.
+var errOtherRecord = errors.New("the source holds another record at this offset than was copied from it")
+
 // refuse is the item of an entry that cannot be copied at source position from.
 func refuse(from int64, err error) item {
 	var (
@@ -322,7 +334,3 @@ func refuse(from int64, err error) item {
 	}
 	return item{route: Refuse, reason: reason, next: from, leaderEpoch: -1, batches: 1, err: &refusal{Offset: offset, Reason: reason, Err: err}}
 }
-
-// messageNext is the source offset behind a message of version 0 or 1: its
-// offset is its own, a wrapper's that of its last message.
-func messageNext(entry []byte) int64 { return int64(binary.BigEndian.Uint64(entry)) + 1 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -181,6 +183,49 @@ func (l *Link) fetcherFailed(f *fetcher, err error) {
 // its end before a transaction counts as hanging: the broker's largest
 // transaction time-out.
 const hangingAfter = 15 * time.Minute
+
+// housekeepLanes is how many lanes' journal entries are looked at in a second.
+const housekeepLanes = 20
+
+// housekeep keeps the journal short: positions of earlier holders go, small
+// chunks of spans are merged, epochs the source has no records of any more are
+// trimmed. What replaces an entry is acknowledged before the entry is deleted.
+func (l *Link) housekeep() {
+	if len(l.toKeep) == 0 {
+		l.toKeep = slices.Collect(maps.Keys(l.lanes))
+	}
+	for range min(housekeepLanes, len(l.toKeep)) {
+		ln := l.lanes[l.toKeep[0]]
+		l.toKeep = l.toKeep[1:]
+		if ln == nil || !ln.open() || !ln.validated || ln.keeping {
+			continue
+		}
+		write, remove := l.journal.Compacted(ln.key, max(0, ln.sourceStart))
+		if len(write)+len(remove) == 0 {
+			continue
+		}
+		ln.keeping = true
+		done := func(err error) {
+			l.inbox.post(func() {
+				ln.keeping = false
+				if err != nil {
+					l.errors["journal"]++
+				}
+			})
+		}
+		if len(write) > 0 {
+			l.journal.Append(func(err error) {
+				if err != nil || len(remove) == 0 {
+					done(err)
+					return
+				}
+				l.journal.Append(done, remove...)
+			}, write...)
+		} else {
+			l.journal.Append(done, remove...)
+		}
+	}
+}
 
 // watch does what is done for every lane once a second.
 func (l *Link) watch(ln *lane) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -30,7 +31,9 @@ type topicPair struct {
 	name     string // of the target topic
 	maxBytes int    // max.message.bytes of the target topic, 0 unknown
 	missing  bool   // the source topic is gone
+	lost     bool   // the target topic was deleted under us
 	problem  string // why it is not copied
+	growth   string // why the partitions are not copied that the target lacks
 }
 
 type place struct {
@@ -68,6 +71,9 @@ func (t *topology) targetPartition(key offsets.Lane) (place, string) {
 		return place{}, "target topic is not known yet"
 	}
 	if _, ok := tp.target.partitions[key.Partition]; !ok {
+		if tp.growth != "" {
+			return place{}, tp.growth
+		}
 		return place{}, "target partition does not exist yet"
 	}
 	p := placeOf(tp.target, key.Partition)
@@ -170,6 +176,9 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 		return nil, nil, fmt.Errorf("list topics of %s: %w", l.opts.From, err)
 	}
 	t := &topology{topics: map[string]*topicPair{}}
+	if err := k.refusedSources(ctx, src); err != nil {
+		return nil, nil, fmt.Errorf("list topics of %s: %w", l.opts.From, err)
+	}
 	var names []string
 	from := map[string]string{} // target name to source name
 	for _, name := range slices.Sorted(maps.Keys(src)) {
@@ -184,7 +193,7 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 		t.topics[d.name] = tp
 		switch {
 		case d.err != nil:
-			tp.problem = "source topic: " + d.err.Error()
+			tp.problem = fmt.Sprintf("source topic %s: %v", d.name, l.sourceRight(d.err, "READ", d.name))
 		case from[tp.name] != "":
 			tp.problem = fmt.Sprintf("source topics %s and %s would both be copied to %s", from[tp.name], d.name, tp.name)
 		default:
@@ -215,7 +224,7 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 				tp.problem = fmt.Sprintf("target topic %s has %d partitions, source topic %s has %d: delete the target topic or grow the source", name, len(d.partitions), source, len(tp.source.partitions))
 			}
 		} else if tp.problem == "" && ok && !errors.Is(d.err, kerr.UnknownTopicOrPartition) && !errors.Is(d.err, kerr.LeaderNotAvailable) {
-			tp.problem = fmt.Sprintf("target topic %s: %v", name, d.err)
+			tp.problem = fmt.Sprintf("target topic %s: %v", name, l.targetRight(d.err, "READ and WRITE", name))
 		}
 	}
 	if k.full {
@@ -224,10 +233,15 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 	}
 	k.askMaxBytes(ctx, t)
 	for s, tp := range t.topics {
-		if old := k.seen[s]; old == nil || old.problem != tp.problem {
-			if tp.problem != "" {
-				events = append(events, Event{Kind: EventTargetTopic, Detail: tp.problem})
-			}
+		old := k.seen[s]
+		if old == nil {
+			old = &topicPair{}
+		}
+		if tp.problem != "" && old.problem != tp.problem {
+			events = append(events, Event{Kind: EventTargetTopic, Detail: tp.problem})
+		}
+		if tp.growth != "" && old.growth != tp.growth {
+			events = append(events, Event{Kind: EventTargetTopic, Detail: tp.growth})
 		}
 	}
 	k.seen = t.topics
@@ -247,7 +261,7 @@ func (k *topologyKeeper) notice(t *topology) (events []Event) {
 			t.topics[name] = &gone
 			continue
 		}
-		if n, was := len(tp.source.partitions), len(old.source.partitions); n > was && !old.missing {
+		if n, was := len(tp.source.partitions), len(old.source.partitions); was > 0 && n > was && !old.missing {
 			events = append(events, Event{Kind: EventGrown, Detail: fmt.Sprintf("source topic %s grew from %d to %d partitions", name, was, n)})
 		}
 	}
@@ -265,8 +279,9 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 		want := len(tp.source.partitions)
 		switch {
 		case !ok || errors.Is(d.err, kerr.UnknownTopicOrPartition):
-			if old := k.seen[source]; old != nil && len(old.target.partitions) > 0 {
-				tp.problem = fmt.Sprintf("target topic %s was deleted under us: it is not made again by itself; restart the daemon to say that it should be", name)
+			if old := k.seen[source]; old != nil && (len(old.target.partitions) > 0 || old.lost) {
+				tp.lost = true
+				tp.problem = fmt.Sprintf("target topic %s was deleted under us: it is not made again by itself (see the runbook)", name)
 				continue
 			}
 			if l.opts.KeepTopics {
@@ -283,7 +298,8 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 				err = resp.Error()
 			}
 			if err != nil {
-				tp.problem = fmt.Sprintf("grow target topic %s to %d partitions: %v", name, want, l.topicRight(err, "ALTER", name))
+				// The partitions there are go on.
+				tp.growth = fmt.Sprintf("grow target topic %s to %d partitions: %v", name, want, l.targetRight(err, "ALTER", name))
 				continue
 			}
 			changed = true
@@ -294,10 +310,7 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 		return changed, events
 	}
 	slices.Sort(create)
-	configs, err := k.sourceConfigs(ctx, create)
-	if err != nil {
-		l.log.Warn("topic configurations of the source are not readable: target topics get defaults", zap.Error(err))
-	}
+	configs := k.sourceConfigs(ctx, create)
 	for some := range slices.Chunk(create, createAtOnce) {
 		made, err := k.create(ctx, t, some, configs)
 		if err != nil {
@@ -350,7 +363,7 @@ func (k *topologyKeeper) create(ctx context.Context, t *topology, sources []stri
 			if r.ErrorMessage != nil {
 				err = &brokerError{err, *r.ErrorMessage}
 			}
-			t.topics[source].problem = fmt.Sprintf("create target topic %s: %v", r.Topic, l.topicRight(err, "CREATE", r.Topic))
+			t.topics[source].problem = fmt.Sprintf("create target topic %s: %v", r.Topic, l.targetRight(err, "CREATE", r.Topic))
 		}
 	}
 	return events, nil
@@ -363,12 +376,14 @@ var creationConfigs = []string{"max.message.bytes", "message.timestamp.after.max
 
 // sourceConfigs are the configurations of new target topics.
 // compression.type is always producer, so that batches are stored as they come.
-func (k *topologyKeeper) sourceConfigs(ctx context.Context, topics []string) (map[string]map[string]*string, error) {
+// Of topics that are not readable the target's defaults are taken, and syncConfigs
+// says so.
+func (k *topologyKeeper) sourceConfigs(ctx context.Context, topics []string) map[string]map[string]*string {
 	out := map[string]map[string]*string{}
 	for _, topic := range topics {
 		out[topic] = map[string]*string{"compression.type": kadm.StringPtr("producer")}
 	}
-	described, err := k.link.source.Admin().DescribeTopicConfigs(ctx, topics...)
+	described, _ := describeEach(ctx, k.link.source.Admin(), topics)
 	for _, rc := range described {
 		for _, c := range rc.Configs {
 			if out[rc.Name] == nil || c.Value == nil || c.Sensitive {
@@ -378,9 +393,8 @@ func (k *topologyKeeper) sourceConfigs(ctx context.Context, topics []string) (ma
 				out[rc.Name][c.Key] = c.Value
 			}
 		}
-		err = errors.Join(err, rc.Err)
 	}
-	return out, err
+	return out
 }
 
 func (l *Link) synced(key string) bool {
@@ -403,57 +417,88 @@ func (k *topologyKeeper) syncConfigs(ctx context.Context, t *topology) (events [
 	if len(sources) == 0 {
 		return nil
 	}
-	src, err := l.source.Admin().DescribeTopicConfigs(ctx, sources...)
-	if err != nil {
-		return nil // said when topics are created; data does not wait for it
-	}
-	dst, err := l.target.Admin().DescribeTopicConfigs(ctx, targets...)
-	if err != nil {
-		return nil
-	}
-	have := map[string]map[string]string{}
-	for _, rc := range dst {
-		have[rc.Name] = map[string]string{}
-		for _, c := range rc.Configs {
-			have[rc.Name][c.Key] = c.MaybeValue()
-		}
-	}
-	for _, rc := range src {
-		tp := t.topics[rc.Name]
-		if tp == nil || rc.Err != nil {
+	src, srcFailed := describeEach(ctx, l.source.Admin(), sources)
+	dst, dstFailed := describeEach(ctx, l.target.Admin(), targets)
+	for _, source := range sources {
+		name := t.topics[source].name
+		if err := srcFailed[source]; err != nil {
+			events = k.tell(events, name, fmt.Sprintf("configurations of source topic %s are not followed: %v", source, l.sourceRight(err, "DESCRIBE_CONFIGS", source)))
 			continue
 		}
+		if err := dstFailed[name]; err != nil {
+			events = k.tell(events, name, fmt.Sprintf("configurations of target topic %s are not known: %v", name, l.targetRight(err, "DESCRIBE_CONFIGS", name)))
+			continue
+		}
+		have := map[string]string{}
+		for _, c := range dst[name].Configs {
+			have[c.Key] = c.MaybeValue()
+		}
 		var alter []kadm.AlterConfig
-		for _, c := range rc.Configs {
-			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil && l.synced(c.Key) && have[tp.name][c.Key] != *c.Value {
+		for _, c := range src[source].Configs {
+			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil && l.synced(c.Key) && have[c.Key] != *c.Value {
 				alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: c.Key, Value: c.Value})
 			}
 		}
 		if len(alter) == 0 {
 			continue
 		}
-		resps, err := l.target.Admin().AlterTopicConfigs(ctx, alter, tp.name)
+		resps, err := l.target.Admin().AlterTopicConfigs(ctx, alter, name)
 		for _, r := range resps {
 			err = errors.Join(err, r.Err)
 		}
-		detail := fmt.Sprintf("target topic %s: %d configurations set as the source has them", tp.name, len(alter))
+		detail := fmt.Sprintf("target topic %s: %d configurations set as the source has them", name, len(alter))
 		if err != nil {
-			detail = fmt.Sprintf("set configurations of target topic %s: %v", tp.name, l.topicRight(err, "ALTER_CONFIGS", tp.name))
+			detail = fmt.Sprintf("set configurations of target topic %s: %v", name, l.targetRight(err, "ALTER_CONFIGS", name))
 		}
-		if k.told[tp.name] != detail { // an error would repeat at every look
-			k.told[tp.name] = detail
-			events = append(events, Event{Kind: EventTargetTopic, Detail: detail})
-		}
+		events = k.tell(events, name, detail)
 	}
 	return events
 }
 
-func (l *Link) topicRight(err error, operation, topic string) error {
-	if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
-		return &hintError{err, fmt.Sprintf("grant %s on topic %s of cluster %s", operation, topic, l.opts.To)}
+// tell says something of a target topic's configurations once: an error would
+// repeat at every look.
+func (k *topologyKeeper) tell(events []Event, topic, detail string) []Event {
+	if k.told[topic] == detail {
+		return events
 	}
-	return err
+	k.told[topic] = detail
+	return append(events, Event{Kind: EventTargetTopic, Detail: detail})
 }
+
+// refusedSources adds the topics that are missing in a list of all because the
+// right to see them is: those copied until now, and those named outright. A
+// broker leaves them out of the list as if they did not exist; asked for by name
+// it says which is true.
+func (k *topologyKeeper) refusedSources(ctx context.Context, src map[string]topicDetail) error {
+	l := k.link
+	var ask []string
+	for _, name := range l.opts.Topics {
+		if _, ok := src[name]; !ok && k.seen[name] == nil && topicName.MatchString(name) && l.filter.match(name) {
+			ask = append(ask, name)
+		}
+	}
+	for name, old := range k.seen {
+		if _, ok := src[name]; !ok && !old.missing {
+			ask = append(ask, name)
+		}
+	}
+	if len(ask) == 0 {
+		return nil
+	}
+	named, err := listTopics(ctx, l.source.Client(), ask)
+	if err != nil {
+		return err
+	}
+	for name, d := range named {
+		if notAuthorized(d.err) {
+			src[name] = d
+		}
+	}
+	return nil
+}
+
+// topicName is a name that no pattern is meant by.
+var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 
 // askMaxBytes learns the size limits of target topics not asked for yet.
 func (k *topologyKeeper) askMaxBytes(ctx context.Context, t *topology) {
@@ -466,7 +511,7 @@ func (k *topologyKeeper) askMaxBytes(ctx context.Context, t *topology) {
 	if len(ask) > 0 {
 		// Without the right to read it the limit stays unknown: the target then says
 		// by itself what is too large.
-		described, _ := k.link.target.Admin().DescribeTopicConfigs(ctx, ask...)
+		described, _ := describeEach(ctx, k.link.target.Admin(), ask)
 		for _, rc := range described {
 			for _, c := range rc.Configs {
 				if c.Key == "max.message.bytes" && c.Value != nil {
@@ -482,6 +527,16 @@ func (k *topologyKeeper) askMaxBytes(ctx context.Context, t *topology) {
 	}
 }
 
+// problem is why the first topic, by name, is not copied at all, or "".
+func (t *topology) problem() string {
+	for _, name := range slices.Sorted(maps.Keys(t.topics)) {
+		if tp := t.topics[name]; tp.problem != "" && !tp.missing {
+			return tp.problem
+		}
+	}
+	return ""
+}
+
 // sources are the names of the topics that are copied.
 func (t *topology) sources() []string {
 	var out []string
@@ -495,6 +550,9 @@ func (t *topology) sources() []string {
 
 // onTopology fits every lane to what the clusters look like now.
 func (l *Link) onTopology(t *topology) {
+	if len(t.topics) == 0 && (l.topo == nil || len(l.topo.topics) > 0) {
+		l.log.Warn("nothing to copy", zap.String("reason", l.nothingToCopy()))
+	}
 	l.topo = t
 	l.member.subscribe(t.sources())
 	for _, ln := range slices.Collect(maps.Values(l.lanes)) {
@@ -504,6 +562,10 @@ func (l *Link) onTopology(t *topology) {
 
 // refit compares where a lane lies with where it is served.
 func (l *Link) refit(ln *lane) {
+	if tp := l.topo.topics[ln.key.Topic]; tp != nil && tp.lost && (ln.state == LaneWaiting || ln.open()) {
+		l.halt(ln, tp.problem)
+		return
+	}
 	if ln.state == LaneWaiting {
 		l.place(ln)
 		return

@@ -36,7 +36,7 @@ func (j *Journal) Append(done func(error), entries ...Entry) {
 		if err != nil && j.ctx.Err() != nil {
 			err = ErrClosed
 		} else if err != nil {
-			err = fmt.Errorf("append to journal %s: %w", j.cfg.Topic, err)
+			err = fmt.Errorf("append to journal %s: %w", j.cfg.Topic, right(err, "WRITE", j.cfg.Topic))
 		}
 		done(err)
 	}}

@@ -3,6 +3,8 @@ package offsets
 import (
 	"errors"
 	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // ErrFull is the answer of [Journal.Append] when its buffer is full.
@@ -56,6 +58,15 @@ type TopicError struct {
 }
 
 func (e *TopicError) Error() string { return fmt.Sprintf("use journal %s: %s", e.Topic, e.Reason) }
+
+// right adds to a refused authorization what has to be granted on the journal's
+// topic; other errors stay as they are.
+func right(err error, operation, topic string) error {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		return fmt.Errorf("%w; grant %s on topic %s", err, operation, topic)
+	}
+	return err
+}
 
 func place(topic string, partition int32, offset int64) string {
 	if topic == "" {

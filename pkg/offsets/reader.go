@@ -63,8 +63,18 @@ func (j *Journal) readFailed(partition int32, err error) {
 	case errors.Is(err, kerr.OffsetOutOfRange), errors.As(err, &loss):
 		j.fail(&TopicError{Topic: j.cfg.Topic, Reason: fmt.Sprintf("partition %d has lost records already read: %v", partition, err)})
 	case !kerr.IsRetriable(err):
-		j.log.Warn("reading the journal failed, trying again", zap.String("topic", j.cfg.Topic), zap.Int32("partition", partition), zap.Error(err))
+		if j.news(err) {
+			j.log.Warn("reading the journal failed, trying again", zap.String("topic", j.cfg.Topic), zap.Int32("partition", partition), zap.Error(right(err, "READ", j.cfg.Topic)))
+		}
 	}
+}
+
+// news says whether an error of the reader is another than the last: it tries
+// ten times a second.
+func (j *Journal) news(err error) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.readErr == nil || j.readErr.Error() != err.Error()
 }
 
 // take applies records of a partition, in order, and moves the reader to next. What was applied
@@ -184,6 +194,9 @@ func (j *Journal) await(ctx context.Context, ends map[int32]int64) error {
 		if err != nil || behind < 0 {
 			return err
 		}
+		if errors.Is(readErr, kerr.TopicAuthorizationFailed) {
+			return fmt.Errorf("partition %d is not read to its end: %w", behind, right(readErr, "READ", j.cfg.Topic))
+		}
 		select {
 		case <-advanced:
 		case <-probe.C:
@@ -193,7 +206,7 @@ func (j *Journal) await(ctx context.Context, ends map[int32]int64) error {
 			probe.Reset(probeEvery)
 		case <-ctx.Done():
 			if readErr != nil {
-				return fmt.Errorf("%w: partition %d is not read to its end: %w", ctx.Err(), behind, readErr)
+				return fmt.Errorf("%w: partition %d is not read to its end: %w", ctx.Err(), behind, right(readErr, "READ", j.cfg.Topic))
 			}
 			return fmt.Errorf("%w: partition %d is not read to its end", ctx.Err(), behind)
 		}

@@ -50,7 +50,7 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 	for {
 		topics, err := cfg.Admin.ListTopicsWithInternal(ctx, cfg.Topic)
 		if err != nil {
-			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, err)
+			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, right(err, "READ and WRITE", cfg.Topic))
 		}
 		t := topics[cfg.Topic]
 		switch {
@@ -61,7 +61,7 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 			created = true
 			continue
 		case t.Err != nil && !kerr.IsRetriable(t.Err):
-			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, t.Err)
+			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, right(t.Err, "READ and WRITE", cfg.Topic))
 		case t.Err == nil && settled(t):
 			facts := topicFacts{id: t.ID, partitions: len(t.Partitions)}
 			facts.warnings, err = checkTopic(ctx, cfg, t, len(brokers))
@@ -108,7 +108,7 @@ func createTopic(ctx context.Context, cfg JournalConfig, brokers int) error {
 			break
 		}
 	}
-	return fmt.Errorf("%d partitions, replication factor %d: %w", cfg.Partitions, replicas, err)
+	return fmt.Errorf("%d partitions, replication factor %d: %w", cfg.Partitions, replicas, right(err, "CREATE", cfg.Topic))
 }
 
 // checkTopic returns what is less safe than it could be, and an error for what cannot work.
@@ -129,7 +129,7 @@ func checkTopic(ctx context.Context, cfg JournalConfig, t kadm.TopicDetail, brok
 		err = settings.Err
 	}
 	if err != nil {
-		return append(warnings, fmt.Sprintf("settings could not be read, so it is not known whether it is compacted: %v", err)), nil
+		return append(warnings, fmt.Sprintf("settings could not be read, so it is not known whether it is compacted: %v", right(err, "DESCRIBE_CONFIGS", cfg.Topic))), nil
 	}
 	value := func(name string) (string, bool) {
 		for _, c := range settings.Configs {

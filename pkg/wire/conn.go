@@ -14,32 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 )
 
-// ErrNotSent is in the error of every request of which no byte was handed to
-// the operating system: the broker cannot have seen it. An error without it
-// leaves open whether the broker did.
-var ErrNotSent = errors.New("request was not sent")
-
-// ErrClosed is why a connection ended on which Close was called.
-var ErrClosed = errors.New("connection closed")
-
-// ErrSendRefused is why a connection ended when SendBy of a produce request
-// said no.
-var ErrSendRefused = errors.New("sending was refused by its owner")
-
-// ConnError says what failed on which connection.
-type ConnError struct {
-	Op     string // "read Fetch answer", "write Produce request", ...
-	Broker int32
-	Addr   string
-	Err    error
-}
-
-func (e *ConnError) Error() string {
-	return fmt.Sprintf("%s, broker %d at %s: %v", e.Op, e.Broker, e.Addr, e.Err)
-}
-
-func (e *ConnError) Unwrap() error { return e.Err }
-
 // Config says where and how to connect.
 type Config struct {
 	Broker int32  // its id, for errors; -1 for a bootstrap address
@@ -434,13 +408,6 @@ func (c *Conn) error(op string, err error) error {
 	return &ConnError{Op: op, Broker: c.cfg.Broker, Addr: c.cfg.Addr, Err: err}
 }
 
-// notSentError is an error that is also ErrNotSent.
-type notSentError struct{ err error }
-
-func (e *notSentError) Error() string        { return e.err.Error() + " (" + ErrNotSent.Error() + ")" }
-func (e *notSentError) Unwrap() error        { return e.err }
-func (e *notSentError) Is(target error) bool { return target == ErrNotSent }
-
 func notify(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -451,34 +418,4 @@ func notify(ch chan struct{}) {
 // millis is a duration of a protocol field; negative ones count as none.
 func millis(ms int32) time.Duration {
 	return time.Duration(max(ms, 0)) * time.Millisecond
-}
-
-// ring is a queue of calls that reuses its memory.
-type ring struct {
-	calls []call
-	head  int
-	len   int
-}
-
-func (r *ring) at(i int) *call { return &r.calls[(r.head+i)&(len(r.calls)-1)] }
-
-func (r *ring) push(k call) {
-	if r.len == len(r.calls) {
-		grown := make([]call, max(8, 2*r.len))
-		for i := range r.len {
-			grown[i] = *r.at(i)
-		}
-		r.calls, r.head = grown, 0
-	}
-	r.len++
-	*r.at(r.len - 1) = k
-}
-
-func (r *ring) pop() call {
-	first := r.at(0)
-	k := *first
-	*first = call{}
-	r.head = (r.head + 1) & (len(r.calls) - 1)
-	r.len--
-	return k
 }

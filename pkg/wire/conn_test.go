@@ -342,13 +342,79 @@ func TestAnswerNobodyAskedFor(t *testing.T) {
 	}
 }
 
-// servePeerOnce answers ApiVersions.
+// servePeerOnce answers ApiVersions: no API.
 func servePeerOnce(nc net.Conn) {
 	corr, req, err := readPeerRequest(nc)
 	if err == nil {
 		writePeerAnswer(nc, corr, req.ResponseKind())
 	}
 }
+
+// servePeerOnceAs answers ApiVersions with a newest version of Produce.
+func servePeerOnceAs(nc net.Conn, produce int16) {
+	corr, req, err := readPeerRequest(nc)
+	if err == nil {
+		resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
+		resp.ApiKeys = []kmsg.ApiVersionsResponseApiKey{{ApiKey: 0, MaxVersion: produce}}
+		writePeerAnswer(nc, corr, resp)
+	}
+}
+
+// Whatever a broker sends: no panic, and every call is answered exactly once,
+// in order.
+func FuzzAnswerStream(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n"))
+	f.Add([]byte{0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 2})
+	produce := &kmsg.ProduceResponse{Version: 12, Topics: []kmsg.ProduceResponseTopic{{Topic: "orders", Partitions: []kmsg.ProduceResponseTopicPartition{{}}}}}
+	good := appendPeerAnswer(nil, 2, produce)
+	good = appendPeerAnswer(good, 3, &kmsg.MetadataResponse{Version: 12})
+	good = appendPeerAnswer(good, 4, &kmsg.FetchResponse{Version: 12})
+	f.Add(good)
+	f.Add(good[:len(good)-3])
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		near, far := net.Pipe()
+		go func() {
+			servePeer(&firstRequestOnly{Conn: far}, peerVersions, nil)
+		}()
+		c := connectTo(t, Config{MaxResponse: 1 << 16, MaxFetch: 1 << 16, Pool: NewPool(1 << 20),
+			Dial: func(context.Context, string) (net.Conn, error) { return near, nil }})
+		c.vers[1] = versions{0, 12}
+		order := make(chan int, 10)
+		c.Produce(&ProduceRequest{Parts: []ProducePart{{Topic: "orders"}}, Done: func(*ProduceRequest, error) { order <- 0 }})
+		c.Go(kmsg.NewPtrMetadataRequest(), func(kmsg.Response, error) { order <- 1 })
+		fetched := make(chan struct{})
+		go func() {
+			defer close(fetched)
+			if resp, err := c.Fetch(t.Context(), NewFetchSession(), FetchOptions{}); err == nil {
+				resp.Frame.Release()
+			}
+		}()
+		go io.Copy(io.Discard, far)
+		far.Write(stream)
+		far.Close()
+		<-fetched
+		c.Wait()
+		close(order)
+		if a, b := <-order, <-order; a != 0 || b != 1 || len(order) != 0 {
+			t.Errorf("answers %d, %d and %d more", a, b, len(order))
+		}
+	})
+}
+
+// firstRequestOnly stops reading, without closing, after one request.
+type firstRequestOnly struct {
+	net.Conn
+	reads int
+}
+
+func (c *firstRequestOnly) Read(b []byte) (int, error) {
+	if c.reads++; c.reads > 2 { // its size, its body
+		return 0, io.EOF
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *firstRequestOnly) Close() error { return nil }
 
 func TestSilentBrokerIsLeftAfterTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

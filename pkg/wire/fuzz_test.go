@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"testing"
 )
 
@@ -47,21 +49,25 @@ func FuzzPacker(f *testing.F) {
 				t.Fatal("bytes lost between entries")
 			}
 			data = rest
-			if Magic(entry) == 2 {
-				b := Batch(append([]byte(nil), entry...))
-				if reseal {
-					sign(b) // as if the source itself had written it
+			entry = append([]byte(nil), entry...)
+			if reseal { // as if the source itself had written it
+				if Magic(entry) == 2 {
+					sign(entry)
+				} else {
+					binary.BigEndian.PutUint32(entry[atMessageCRC:], crc32.ChecksumIEEE(entry[atMagic:]))
 				}
+			}
+			if b := Batch(entry); Magic(entry) == 2 {
 				if err := b.Verify(); err != nil {
 					known(t, err)
 					continue
 				}
 				_, _ = b.ControlType()
-				b.Stamp(1, 2, 3)
-				if err := b.Verify(); err != nil {
+				stamped := append(Batch(nil), b...)
+				stamped.Stamp(1, 2, 3)
+				if err := stamped.Verify(); err != nil {
 					t.Fatalf("stamped: %v", err)
 				}
-				entry = append(append([]byte(nil), entry[:12]...), b[12:]...)
 			}
 			if err := p.Add(entry, from); err != nil {
 				known(t, err)

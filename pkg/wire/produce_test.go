@@ -17,12 +17,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// randomParts are the parts of a produce request, topic by topic.
-func randomParts(rng *rand.Rand) (parts []ProducePart) {
+// randomParts are the parts of a produce request, topic by topic, with records
+// of up to size bytes.
+func randomParts(rng *rand.Rand, size int) (parts []ProducePart) {
 	for t := range rng.IntN(4) {
 		topic := fmt.Sprintf("%s-%d", strings.Repeat("t", rng.IntN(200)), t)
 		for p := range 1 + rng.IntN(5) {
-			records := make([]byte, rng.IntN(1+rng.IntN(100_000)))
+			records := make([]byte, rng.IntN(1+rng.IntN(size)))
 			for i := range records {
 				records[i] = byte(rng.Uint32())
 			}
@@ -34,9 +35,9 @@ func randomParts(rng *rand.Rand) (parts []ProducePart) {
 
 func TestProduceRequestsAreWhatKmsgWrites(t *testing.T) {
 	for version := int16(produceLowest); version <= produceByID; version++ {
-		for seed := range uint64(50) {
+		for seed := range uint64(28) {
 			rng := rand.New(rand.NewPCG(seed, uint64(version)))
-			r := &ProduceRequest{TimeoutMillis: rng.Int32(), Parts: randomParts(rng)}
+			r := &ProduceRequest{TimeoutMillis: rng.Int32(), Parts: randomParts(rng, 1<<(4+seed%14))}
 			want := kmsg.NewPtrProduceRequest()
 			want.Version, want.Acks, want.TimeoutMillis = version, -1, r.TimeoutMillis
 			for i, p := range r.Parts {
@@ -126,9 +127,9 @@ func produceBody(resp *kmsg.ProduceResponse) []byte {
 
 func TestProduceAnswersAreReadAsKmsgReadsThem(t *testing.T) {
 	for version := int16(produceLowest); version <= produceByID; version++ {
-		for seed := range uint64(200) {
+		for seed := range uint64(60) {
 			rng := rand.New(rand.NewPCG(seed, uint64(version)))
-			r := &ProduceRequest{Parts: randomParts(rng)}
+			r := &ProduceRequest{Parts: randomParts(rng, 10)}
 			body := produceBody(randomProduceAnswer(rng, r.Parts, version))
 			throttle, err := readProduceResponse(body, version, r)
 			if err != nil {
@@ -261,8 +262,9 @@ func FuzzProduceAnswer(f *testing.F) {
 		want.Version = version
 		b := bodyReader{rest: body}
 		b.skipTagsIf(version >= produceFlexible)
-		if err := want.ReadFrom(b.rest); err != nil || want.ThrottleMillis != throttle {
-			t.Errorf("kmsg: %v, throttle %d and %d", err, want.ThrottleMillis, throttle)
+		// Kmsg also looks into tagged fields that are skipped here.
+		if err := want.ReadFrom(b.rest); err == nil && want.ThrottleMillis != throttle {
+			t.Errorf("throttle %d, expected %d", throttle, want.ThrottleMillis)
 		}
 	})
 }

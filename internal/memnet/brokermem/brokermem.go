@@ -35,11 +35,12 @@ type Memory struct {
 	mu      sync.Mutex
 	cfg     Options
 	start   time.Time
-	restart time.Time
 	known   map[key]entry
 	forgets int
 	after   func() // undoes and notes what the request before has left
 	kfake   internals
+
+	restarted time.Time // zero: no restart since the last request
 }
 
 type key struct {
@@ -71,19 +72,21 @@ func Install(c *kfake.Cluster, o Options) (*Memory, error) {
 	return m, nil
 }
 
-// Restart is what a restart of every broker does to the memory. The
-// connections are the test's to cut.
+// Restart is what a restart of every broker does to the memory: whatever is
+// too old now is gone before the next request. The connections are the test's to cut.
 func (m *Memory) Restart() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.restart = time.Now()
+	m.restarted = time.Now()
 }
 
-// Known tells which epoch the partition remembers of a producer id.
+// Known tells which epoch the partition remembers of a producer id. No request
+// may be under way: call synctest.Wait before.
 func (m *Memory) Known(topic string, partition int32, producer int64) (epoch int16, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.settle()
+	m.afterRestart()
 	k := key{topic, partition, producer}
 	m.expire(k)
 	e, ok := m.known[k]
@@ -102,6 +105,7 @@ func (m *Memory) before(req kmsg.Request) (kmsg.Response, error, bool) { //nolin
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.settle()
+	m.afterRestart()
 	switch r := req.(type) {
 	case *kmsg.ProduceRequest:
 		for i := range r.Topics {
@@ -190,19 +194,33 @@ func (m *Memory) control(p *producer) {
 	})
 }
 
+// expire forgets the producer if a check since its last batch has found it too old.
 func (m *Memory) expire(k key) {
 	e, ok := m.known[k]
 	if !ok {
 		return
 	}
 	check := m.start.Add(time.Since(m.start).Truncate(m.cfg.Check))
-	if m.restart.After(check) {
-		check = m.restart
+	if e.written.Before(check) && check.Sub(e.newest) >= m.cfg.Expiration {
+		m.forget(k)
 	}
-	if !e.written.After(check) && check.Sub(e.newest) >= m.cfg.Expiration {
-		delete(m.known, k)
-		m.forgets++
+}
+
+func (m *Memory) afterRestart() {
+	if m.restarted.IsZero() {
+		return
 	}
+	for k, e := range m.known {
+		if m.restarted.Sub(e.newest) >= m.cfg.Expiration {
+			m.forget(k)
+		}
+	}
+	m.restarted = time.Time{}
+}
+
+func (m *Memory) forget(k key) {
+	delete(m.known, k)
+	m.forgets++
 }
 
 // internals finds kfake's private state.

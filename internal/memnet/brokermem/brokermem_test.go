@@ -160,6 +160,7 @@ func TestAProducerOfOldRecordsIsForgotten(t *testing.T) {
 		r.want("old record", err, nil)
 		_, err = r.produce(id, first, 1, time.Now())
 		r.want("old epoch, before the check", err, kerr.InvalidProducerEpoch)
+		synctest.Wait()
 		if epoch, ok := r.memory.Known(topic, 0, id); !ok || epoch != second {
 			t.Fatalf("known: %d, %v", epoch, ok)
 		}

@@ -50,14 +50,18 @@ func run() error {
 	if *long {
 		scenarios = lanemodel.Long
 	}
-	if own.Records != "" {
+	switch {
+	case own.Records != "":
 		scenarios = []lanemodel.Scenario{own}
+	case *name != "":
+		sc, ok := lanemodel.Find(*name)
+		if !ok {
+			return fmt.Errorf("find scenario %q: no such name", *name)
+		}
+		scenarios = []lanemodel.Scenario{sc}
 	}
 	violated := 0
 	for _, sc := range scenarios {
-		if *name != "" && sc.Name != *name {
-			continue
-		}
 		start := time.Now()
 		res, err := lanemodel.Run(sc, rules, options, *limit)
 		if err != nil {

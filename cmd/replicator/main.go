@@ -129,6 +129,7 @@ gate or check, 4 done in part or not known.`,
 	_ = root.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only without the flag
 	root.AddCommand(
 		newRunCommand(a),
+		newStatusCommand(a),
 		newConfigCommand(a),
 		newDemoCommand(a),
 		newVersionCommand(a),

@@ -106,7 +106,7 @@ func (c screen) link(b *strings.Builder, s *mirror.Status, l *mirror.LinkStatus,
 		b.WriteString("  " + c.paint(red, "not ready"))
 	}
 	fmt.Fprintf(b, "  %s\n", lag(l))
-	if l.Reason != "" {
+	if l.Reason != "" && !explained(l) {
 		c.wrapped(b, "  ", observe.Printable(l.Reason))
 	}
 	c.facts(b, l, r)
@@ -160,10 +160,19 @@ func (c screen) facts(b *strings.Builder, l *mirror.LinkStatus, r *rate) {
 		flow += ", journal written " + seconds(*l.JournalAge) + " ago"
 	}
 	flow += ", openings " + number(l.Openings)
-	if l.ThrottleSource > 0 || l.ThrottleTarget > 0 {
-		flow += fmt.Sprintf(", throttled %s by source, %s by target", seconds(l.ThrottleSource), seconds(l.ThrottleTarget))
-	}
 	fact("flow", flow)
+	var throttled []string
+	for _, side := range []struct {
+		name string
+		time float64
+	}{{"source", l.ThrottleSource}, {"target", l.ThrottleTarget}} {
+		if side.time > 0 {
+			throttled = append(throttled, seconds(side.time)+" by "+side.name)
+		}
+	}
+	if len(throttled) > 0 {
+		fact("throttled", strings.Join(throttled, ", ")+" since the start")
+	}
 	if len(l.Errors) > 0 {
 		var parts []string
 		for _, class := range slices.SortedFunc(maps.Keys(l.Errors), func(a, d string) int {
@@ -182,6 +191,16 @@ func (c screen) facts(b *strings.Builder, l *mirror.LinkStatus, r *rate) {
 	}
 }
 
+// explained reports whether reasons says more than the link's own reason, which
+// is the first of them.
+func explained(l *mirror.LinkStatus) bool {
+	return slices.ContainsFunc(l.Lanes, func(ln mirror.LaneStatus) bool { return needsReason(&ln) })
+}
+
+func needsReason(ln *mirror.LaneStatus) bool {
+	return ln.Reason != "" && ln.State != mirror.LaneCopying
+}
+
 // reasons says why lanes are not copying, lanes with the same reason together.
 func (c screen) reasons(b *strings.Builder, l *mirror.LinkStatus) {
 	type group struct {
@@ -192,7 +211,7 @@ func (c screen) reasons(b *strings.Builder, l *mirror.LinkStatus) {
 	var groups []*group
 	for i := range l.Lanes {
 		ln := &l.Lanes[i]
-		if ln.Reason == "" || ln.State == mirror.LaneCopying {
+		if !needsReason(ln) {
 			continue
 		}
 		at := slices.IndexFunc(groups, func(g *group) bool { return g.state == ln.State && g.reason == ln.Reason })
@@ -355,7 +374,7 @@ func lines(s, before *mirror.Status) string {
 	var b strings.Builder
 	for i := range s.Links {
 		l := &s.Links[i]
-		fmt.Fprintf(&b, "%s %s %s", s.Time.UTC().Format(time.RFC3339), observe.Printable(l.Name), l.State)
+		fmt.Fprintf(&b, "%s %s %s", s.Time.UTC().Format(time.RFC3339), observe.Printable(l.Name), observe.Printable(string(l.State)))
 		if l.State != observe.Silent {
 			fmt.Fprintf(&b, " %s", lag(l))
 			for _, st := range mirror.LaneStates {

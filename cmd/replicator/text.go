@@ -9,6 +9,7 @@ import (
 
 	"github.com/rivo/uniseg"
 
+	"replicator/internal/observe"
 	"replicator/pkg/mirror"
 )
 
@@ -39,7 +40,7 @@ func (c screen) state(s string) string {
 	case "copying":
 		return c.paint(green, s)
 	}
-	return s
+	return observe.Printable(s)
 }
 
 // wrapped prints text behind a label, its further lines below its first.
@@ -236,7 +237,7 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 48*time.Hour:
+	case d < 24*time.Hour:
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)

@@ -146,15 +146,18 @@ func (c *Cluster) waitMembers(ctx context.Context) error {
 func (c *Cluster) members(ctx context.Context) (map[int]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // one try of many
 	defer cancel()
-	m, err := c.admin.BrokerMetadata(ctx)
+	// Not through kadm: of brokers alone it tells what its client has cached.
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	m, err := req.RequestWith(ctx, c.adminClient)
 	if err != nil {
 		return nil, err
 	}
-	if m.Controller < 0 {
+	if m.ControllerID < 0 {
 		return nil, errors.New("there is no controller yet")
 	}
-	if c.id == "" { // ZooKeeper's choice
-		c.id = m.Cluster
+	if c.id == "" && m.ClusterID != nil { // ZooKeeper's choice
+		c.id = *m.ClusterID
 	}
 	ids := map[int]bool{}
 	for _, b := range m.Brokers {

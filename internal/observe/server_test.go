@@ -29,6 +29,9 @@ import (
 	"replicator/pkg/mirror"
 )
 
+// patience is the header timeout of servers that listening starts.
+var patience = headerTime
+
 // listening is a server on a free port of loopback, served until the test ends.
 func listening(t *testing.T, source *Source, change func(*ServerConfig)) *Server {
 	t.Helper()
@@ -44,6 +47,7 @@ func listening(t *testing.T, source *Source, change func(*ServerConfig)) *Server
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.http.ReadHeaderTimeout = min(s.http.ReadHeaderTimeout, patience)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx) }()
@@ -307,8 +311,9 @@ func TestTakenPortIsNamed(t *testing.T) {
 }
 
 func TestSlowClientsAreCutOff(t *testing.T) {
+	patience = 50 * time.Millisecond
+	defer func() { patience = headerTime }()
 	s := listening(t, always(example()), nil)
-	s.http.ReadHeaderTimeout = 50 * time.Millisecond // before any connection
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,9 @@ import (
 type targetLog struct {
 	start   int64 // log start offset of the target
 	from    int64 // where reading began (next)
+	end     int64 // journalled end, as known before reading; next, 0 if never opened
 	marker  int64 // offset of our control record, -1 not seen
+	again   bool  // the tail was read a second time, from further down
 	batches []logBatch
 	last    []byte // copy of the last batch of data that may be ours
 }

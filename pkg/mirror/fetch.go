@@ -77,7 +77,7 @@ type fetchedLane struct {
 	divergingEpoch      int32
 	end, stable, start  int64
 	preferred           int32
-	next                int64 // next source offset to fetch
+	from, next          int64 // source offsets covered: [from, next)
 	epoch               int32 // leader epoch of the last record, -1 unknown
 	firstItem, lastItem int   // its items: fetched.items[firstItem:lastItem]
 }
@@ -223,7 +223,8 @@ func (fl *fetching) leaveOut(s *wire.FetchSession) {
 
 // serve fetches on one connection until it fails. worked says that it answered.
 func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitionKey]*fetching) (worked bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
+	// What was scanned must reach the loop even when the connection fails: the
+	// table has moved past it. Only the end of the link stops the router early.
 	answers := make(chan scannedAnswer)
 	routed := make(chan struct{})
 	go func() {
@@ -232,7 +233,6 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 	}()
 	defer func() {
 		close(answers)
-		cancel()
 		<-routed
 	}()
 	session := wire.NewFetchSession()
@@ -342,7 +342,7 @@ func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
 			fl := fetchedLane{
 				lane: sc.lane, generation: sc.generation, errorCode: p.ErrorCode, diverging: p.Diverging,
 				divergingEnd: p.DivergingEnd, divergingEpoch: p.DivergingEpoch, end: p.HighWatermark, stable: p.LastStable,
-				start: p.LogStart, preferred: p.PreferredReplica, next: sc.from, epoch: sc.epoch, firstItem: len(out.items),
+				start: p.LogStart, preferred: p.PreferredReplica, from: sc.from, next: sc.from, epoch: sc.epoch, firstItem: len(out.items),
 			}
 			if len(p.Records) > 0 && p.ErrorCode == 0 && !p.Diverging {
 				out.items, fl.next = r.route(out.items, a.frame, p.Records, p.Aborted, sc.from, sc.maxBytes, sc.splitBelow, sc.check)

@@ -74,6 +74,9 @@ func (l *Link) doubt(ln *lane, class string, err error, wait time.Duration) {
 	}
 	l.errors[class]++
 	l.log.Info("lane in doubt", zap.Stringer("lane", ln.key), zap.String("class", class), zap.Error(err))
+	if ln.attempts > 1 { // nothing was acknowledged since the opening before: slower
+		wait = max(wait, backoff(ln.attempts, 50*time.Millisecond, 5*time.Second))
+	}
 	ln.notBefore = time.Now().Add(wait)
 	l.drain(ln, goalCopy, err.Error())
 	ln.clean = false
@@ -139,6 +142,11 @@ func (l *Link) removed(ln *lane) {
 	l.stopFetch(ln)
 	ln.dropQueuedFrom(l)
 	l.detach(ln)
+	l.handedOver(ln)
+}
+
+// handedOver tells whoever waits for the lane's release.
+func (l *Link) handedOver(ln *lane) {
 	for _, fn := range ln.released {
 		fn()
 	}
@@ -403,6 +411,11 @@ func (l *Link) onFetched(f *fetched) {
 			continue
 		}
 		ln.reason = ""
+		if fl.from != ln.fetched { // the chain never breaks: begin again from what is known
+			releaseItems(items)
+			l.doubt(ln, "chain", fmt.Errorf("fetched from source offset %d, expected %d", fl.from, ln.fetched), 0)
+			continue
+		}
 		l.noteEnds(ln, fl.end, fl.stable, fl.start)
 		if len(items) == 0 {
 			continue

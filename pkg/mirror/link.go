@@ -127,6 +127,7 @@ func (l *Link) Run(ctx context.Context) error {
 	l.spawn(l.keepTopology)
 	l.member = l.join()
 	err = l.loop(ctx)
+	l.letGo()
 	cancel()
 	l.workers.Wait()
 	return err
@@ -180,7 +181,6 @@ func (l *Link) loop(ctx context.Context) error {
 				fn()
 			}
 		case <-l.stopped:
-			l.letGo()
 			return l.fatal
 		}
 		l.startOpenings()
@@ -237,16 +237,18 @@ func (l *Link) stopWith(err error) {
 	l.beginStop()
 }
 
-// letGo gives back what is left when the loop ends.
+// letGo gives back what is left when the loop has ended. Frames go back only
+// after the connections that may still be sending them are gone.
 func (l *Link) letGo() {
-	for _, ln := range l.lanes {
-		ln.sent = 0
-		ln.dropQueued()
-	}
 	for _, a := range l.appenders {
 		if a.conn != nil {
 			a.conn.Close()
+			a.conn.Wait()
 		}
+	}
+	for _, ln := range l.lanes {
+		ln.sent = 0
+		ln.dropQueued()
 	}
 }
 
@@ -268,7 +270,7 @@ func (l *Link) beginStop() {
 		// Whatever is still unanswered stays in doubt; the next holder finds it out.
 		for key, ln := range l.lanes {
 			l.log.Warn("stop: lane not drained in time", zap.Stringer("lane", key))
-			l.removed(ln)
+			l.handedOver(ln)
 		}
 	})
 }
@@ -378,7 +380,7 @@ func (l *Link) judge(s *LinkStatus) {
 
 // nothingToCopy says why a link has no topic.
 func (l *Link) nothingToCopy() string {
-	return fmt.Sprintf("no topic of %s matches %q, or grant READ on those that should: a broker does not list what may not be read", l.opts.From, l.opts.Topics)
+	return fmt.Sprintf("no topic matches %q: a broker does not list what may not be read, so grant READ on topics of cluster %s that should be copied", l.opts.Topics, l.opts.From)
 }
 
 // count notes a route taken.

@@ -92,7 +92,7 @@ func loseTail(t *testing.T, c *kafkatest.Cluster, topics []string, lost func()) 
 	}
 	led := func(by int32) func(int32, kadm.PartitionDetail) bool {
 		return func(_ int32, p kadm.PartitionDetail) bool {
-			return len(p.Replicas) == 1 || p.Leader == by && len(p.ISR) == 1
+			return p.Replicas[0] != 1 || p.Leader == by && len(p.ISR) == 1
 		}
 	}
 	for _, topic := range topics {
@@ -118,7 +118,7 @@ func sourceIsTruncated(t *testing.T, pair *kafkatest.ClusterPair) {
 	cut, regrown := prefix+".cut", prefix+".regrown"
 	topics := []string{cut, regrown}
 	for _, topic := range topics {
-		placeTopic(t, pair.Source, topic, unclean, []int32{1, 2}, []int32{3})
+		placeTopic(t, pair.Source, topic, unclean, []int32{1, 2}, []int32{3, 2})
 		put(t, pair.Source, topic, 0, "first", 100)
 		put(t, pair.Source, topic, 1, "first", 100)
 	}
@@ -181,7 +181,7 @@ func sourceIsTruncated(t *testing.T, pair *kafkatest.ClusterPair) {
 func targetLosesItsTail(t *testing.T, pair *kafkatest.ClusterPair) {
 	topic := kafkatest.Topic(t, "orders")
 	pair.Source.CreateTopic(t, topic, 5)
-	placeTopic(t, pair.Target, topic, unclean, []int32{1, 2}, []int32{3}, []int32{1, 2}, []int32{1, 2}, []int32{1, 2})
+	placeTopic(t, pair.Target, topic, unclean, []int32{1, 2}, []int32{3, 2}, []int32{1, 2}, []int32{1, 2}, []int32{1, 2})
 	for p := range int32(5) {
 		put(t, pair.Source, topic, p, "first", 100)
 	}

@@ -61,6 +61,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		return // what is not known has no series
 	}
+	e.emit(startTime, float64(s.Started.UnixMilli())/1000)
 	e.emit(memoryUsed, float64(s.Memory.UsedBytes))
 	e.emit(memoryLimit, float64(s.Memory.LimitBytes))
 	for name, n := range s.BoundaryRefusals {

@@ -72,6 +72,7 @@ func TestSeriesShowTheSnapshot(t *testing.T) {
 	}{
 		{"build_info", []string{"version", "v1.2.3"}, 1},
 		{"memory_used_bytes", nil, 5 << 20},
+		{"start_time_seconds", nil, float64(noon.Unix() - 3600)},
 		{"boundary_refusals_total", []string{"cluster", "west"}, 1},
 		{"boundary_refusals_total", []string{"cluster", "east"}, 0},
 		{"link_state", []string{"state", "degraded"}, 1},

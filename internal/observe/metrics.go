@@ -37,6 +37,7 @@ func define(k kind, name, help string, labels ...string) *metric {
 // Of the process.
 var (
 	buildInfo   = define(gauge, "build_info", "Always 1; the labels say what is running.", "version", "revision", "go_version")
+	startTime   = define(gauge, "start_time_seconds", "When the daemon was started, in seconds since 1970.")
 	memoryUsed  = define(gauge, "memory_used_bytes", "Bytes of the data path's budget that frames hold now.")
 	memoryLimit = define(gauge, "memory_limit_bytes", "Byte budget of the data path (limits.memory).")
 	refusals    = define(counter, "boundary_refusals_total", "Connections not made because the address was outside the cluster's boundary.", "cluster")

@@ -109,7 +109,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err := s.http.Shutdown(last); err != nil {
 		_ = s.http.Close() // slow clients do not hold up the end
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.URL(), err)
+	}
 	return nil
 }
 

@@ -47,7 +47,7 @@ func (e BootstrapError) text() string {
 		if be, ok := errors.AsType[*BoundaryError](ce.Err); ok {
 			return be.Error()
 		}
-		return ce.Error()
+		return e.Err.Error()
 	}
 	return fmt.Sprintf("%s: %v", e.Address, e.Err)
 }
@@ -195,7 +195,7 @@ func (c *Cluster) ask(ctx context.Context, addr string) (*kmsg.MetadataResponse,
 	defer cancel()
 	resp, err := conn.Request(ctx, req)
 	if err != nil {
-		return nil, fmt.Errorf("ask for brokers: %w", err)
+		return nil, fmt.Errorf("ask for brokers: %w", c.explain(err))
 	}
 	meta, ok := resp.(*kmsg.MetadataResponse)
 	if !ok {

@@ -203,7 +203,7 @@ func (e *TLSError) reason() string {
 	if _, ok := errors.AsType[tls.RecordHeaderError](e.Err); ok {
 		return "the listener does not speak TLS (is it the plaintext port?)"
 	}
-	if alert, ok := errors.AsType[tls.AlertError](e.Err); ok {
+	if alert := brokersAlert(e.Err); alert != nil {
 		if !e.OwnCertificate {
 			return fmt.Sprintf("the broker ended it: %v (does it ask for a client certificate? none is configured)", alert)
 		}
@@ -216,6 +216,29 @@ func (e *TLSError) reason() string {
 		return "no answer in time (is it the plaintext port?)"
 	}
 	return e.Err.Error()
+}
+
+// brokersAlert is the TLS alert by which the other side ended a connection, nil
+// for other errors. Package tls does not export its type.
+func brokersAlert(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return op.Err
+	}
+	return nil
+}
+
+// refused says why a broker may have ended a connection over our certificate.
+// Since TLS 1.3 that shows only after the handshake.
+func (f *tlsFiles) refused() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.cert == nil:
+		return "does it ask for a client certificate? none is configured"
+	case f.cert.Leaf != nil && time.Now().After(f.cert.Leaf.NotAfter):
+		return fmt.Sprintf("our certificate %s expired on %s", f.cfg.CertFile, date(f.cert.Leaf.NotAfter))
+	}
+	return fmt.Sprintf("does it trust who signed our certificate %s?", f.cfg.CertFile)
 }
 
 func (e *TLSError) subject(c *x509.Certificate) string {

@@ -75,7 +75,8 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 	for _, o := range batch {
 		o.log.marker, o.log.start = -1, -1
 		state := l.journal.State(o.key)
-		o.log.from = readFrom(state)
+		o.log.end = journalledEnd(state)
+		o.log.from = max(0, o.log.end-1) // the last record the journal knows of
 		o.known = map[int64]bool{o.writer.ProducerID: true}
 		for _, e := range state.Epochs() {
 			o.known[e.ProducerID] = true
@@ -98,7 +99,9 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 			if o == nil {
 				continue
 			}
-			if p.ErrorCode == kerr.OffsetOutOfRange.Code {
+			// At the end of the log with nothing read: the last record is not there.
+			short := p.ErrorCode == 0 && len(p.Records) == 0 && len(o.log.batches) == 0 && o.log.from > 0 && p.HighWatermark <= o.log.from
+			if p.ErrorCode == kerr.OffsetOutOfRange.Code || short {
 				lost = append(lost, o)
 				continue
 			}
@@ -108,6 +111,12 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 				next, o.err = o.readOn(p.Records)
 			}
 			switch {
+			case o.err == nil && o.log.marker >= 0 && !o.log.again && l.tailLost(o):
+				// What is left of ours lies further down.
+				o.log.again = true
+				o.log.from = max(o.log.start, o.log.marker-backRead)
+				o.log.batches, o.log.last, o.log.marker = nil, nil, -1
+				setRead(session, o, o.log.from)
 			case o.err != nil || o.log.marker >= 0:
 				delete(reading, partitionKey{p.Topic, p.Partition})
 				session.Forget(p.Topic, p.Partition)
@@ -133,18 +142,35 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 	return nil
 }
 
-// readFrom is the target offset from which an opening has to read: the last
-// record the journal knows, so that it is seen to be ours.
-func readFrom(s offsets.LaneState) int64 {
-	last, ok := s.Last()
-	if !ok {
-		return 0
-	}
-	at := last.Target
+// journalledEnd is where the target ended by what the journal knows.
+func journalledEnd(s offsets.LaneState) int64 {
 	if p, ok := s.Position(); ok {
-		at = p.Target
+		return p.Target
 	}
-	return max(0, at-1)
+	if last, ok := s.Last(); ok {
+		return last.Target
+	}
+	return 0
+}
+
+// tailLost says that the log ended below the journalled end before this opening
+// and those that failed since wrote their control records.
+func (l *Link) tailLost(o *opening) bool {
+	last, ok := l.journal.State(o.key).Last()
+	return ok && o.log.endedAt(last, o.writer) < o.log.end
+}
+
+// endedAt is where the log ended when the first opening after the journal's last
+// epoch record came: at its control record. Openings that failed since leave
+// one each, so the log may have grown beyond the journalled end again. Our own
+// control record must have been seen.
+func (t *targetLog) endedAt(last offsets.EpochRecord, w offsets.Writer) int64 {
+	for _, b := range t.batches {
+		if b.control && b.writer.ProducerID == w.ProducerID && (last.ProducerID != w.ProducerID || b.writer.Epoch > last.Epoch) {
+			return b.base
+		}
+	}
+	return t.marker
 }
 
 func setRead(s *wire.FetchSession, o *opening, from int64) {

@@ -142,7 +142,8 @@ func recoverLane(state offsets.LaneState, key offsets.Lane, w offsets.Writer, lo
 	for _, e := range state.Epochs() {
 		ours[e.ProducerID] = true
 	}
-	cut := log.marker >= 0 && log.marker < end
+	ended := log.endedAt(last, w)
+	cut := log.marker >= 0 && ended < end
 	if cut {
 		r.ordinal, r.source, r.sourceEpoch, r.verify, r.verifyEpoch = -1, -1, -1, -1, -1
 	}
@@ -181,9 +182,9 @@ func recoverLane(state offsets.LaneState, key offsets.Lane, w offsets.Writer, lo
 	}
 	if cut {
 		if r.ordinal < 0 {
-			return r, haltf("target partition lost its tail: it ends at offset %d, the journal knows %d, and no record of ours is left to go on from", log.marker, end)
+			return r, haltf("target partition lost its tail: it ended at offset %d, the journal knows %d, and no record of ours is left to go on from", ended, end)
 		}
-		r.cut = &offsets.Cut{Lane: key, Writer: w, Ordinal: r.ordinal, Source: r.source, Target: log.marker, Lost: state.Beyond(log.marker), Time: time.Now()}
+		r.cut = &offsets.Cut{Lane: key, Writer: w, Ordinal: r.ordinal, Source: r.source, Target: ended, Lost: state.Beyond(ended), Time: time.Now()}
 	}
 	if !cut && !r.beyond && log.start > end {
 		return r, haltf("retention removed records of the target before they were accounted for: log start %d, journalled end %d", log.start, end)

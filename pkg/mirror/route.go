@@ -332,5 +332,5 @@ func refuse(from int64, err error) item {
 	case errors.As(err, &bomb):
 		reason = Bomb
 	}
-	return item{route: Refuse, reason: reason, next: from, leaderEpoch: -1, batches: 1, err: &refusal{Offset: offset, Reason: reason, Err: err}}
+	return item{route: Refuse, reason: reason, next: offset, leaderEpoch: -1, batches: 1, err: &refusal{Offset: offset, Reason: reason, Err: err}}
 }

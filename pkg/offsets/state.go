@@ -16,6 +16,18 @@ type Point struct{ Ordinal, Source, Target int64 }
 
 var unopened = &view{}
 
+// StateOf returns what these facts, all of one lane, say of it.
+func StateOf(facts ...Entry) LaneState {
+	if len(facts) == 0 {
+		return LaneState{}
+	}
+	l := newLane(facts[0].Key().Lane)
+	for _, e := range facts {
+		l.apply(e)
+	}
+	return l.state()
+}
+
 func (s LaneState) view() *view {
 	if s.v == nil {
 		return unopened

@@ -81,6 +81,20 @@ func (l *link) untilAt(topic string, partition int32, position int64) {
 	})
 }
 
+// ended waits until the link has ended by itself and returns its error.
+func (l *link) ended() error {
+	l.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		if _, ok := l.Status(l.t.Context()); !ok {
+			return l.stop()
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("the link has not ended in time\n%s", describe(l.status()))
+		}
+		time.Sleep(30 * time.Millisecond) // between two polls
+	}
+}
+
 func laneOf(s mirror.LinkStatus, topic string, partition int32) (mirror.LaneStatus, bool) {
 	for _, ln := range s.Lanes {
 		if ln.Topic == topic && ln.Partition == partition {

@@ -320,17 +320,22 @@ func everyMechanism(t *testing.T, pair *kafkatest.ClusterPair) {
 	for i, mechanism := range pair.Source.Config().SASL {
 		east := side{alias: fmt.Sprintf("me%d", i), Cluster: pair.Source, user: "replicator", mechanism: mechanism}
 		west := side{alias: fmt.Sprintf("mw%d", i), Cluster: pair.Target, user: "replicator"}
-		for _, way := range [][2]side{{east, west}, {west, east}} {
+		var both []*supervised
+		ways := [][2]side{{east, west}, {west, east}}
+		topic := func(way [2]side) string { return fmt.Sprintf("mechanism.%s.%s", way[0].alias, way[1].alias) }
+		for _, way := range ways {
 			from, to := way[0], way[1]
-			topic := fmt.Sprintf("mechanism.%s.%s", from.alias, to.alias)
-			for _, g := range leastRights(from.alias, to.alias, topic) {
+			for _, g := range leastRights(from.alias, to.alias, topic(way)) {
 				g.give(t, from, to)
 			}
-			from.CreateTopic(t, topic, 2)
-			putEach(t, from.Cluster, topic, 2, 100)
-			d := supervise(t, linkFile(t, from, to, topic, "", ""), daemon.Options{})
-			mustEqual(t, from.Cluster, to.Cluster, topic)
-			d.stop()
+			from.CreateTopic(t, topic(way), 2)
+			putEach(t, from.Cluster, topic(way), 2, 100)
+			both = append(both, supervise(t, linkFile(t, from, to, topic(way), "", ""), daemon.Options{}))
+		}
+		for j, way := range ways {
+			mustEqual(t, way[0].Cluster, way[1].Cluster, topic(way))
+			d := both[j]
+			go d.stop()
 			if n := d.starts.Load(); n != 1 {
 				t.Errorf("%s: it had to be started %d times", mechanism, n)
 			}
@@ -510,11 +515,11 @@ func wrongCredentials(t *testing.T, pair *kafkatest.ClusterPair) {
 			"error: open cluster east:", "authenticate by "+mechanism, at, "SASL_AUTHENTICATION_FAILED")
 	}
 	refused("token that is none", login(fmt.Sprintf("    sasl: {mechanism: OAUTHBEARER, oauth: {token: %q}}", "file:"+secret)),
-		"error: open cluster east:", "authenticate by OAUTHBEARER", at)
+		"error: open cluster east:", "authenticate by OAUTHBEARER", at, "the broker refused the token")
 	refused("no login", login(""), "error: open cluster east:", at, "sasl.mechanism")
 	refused("plaintext to a TLS port", func(text string) string {
 		return replace("tls: {enabled: true", "tls: {enabled: false")(withoutFiles(text))
-	}, "error: open cluster ", at, "tls.enabled")
+	}, "error: open cluster ", "is it a TLS port? tls.enabled is false")
 	refused("no client certificate", withoutKey, "error: open cluster ", "none is configured")
 	late, err := pair.Target.Authority().Issue(kafkatest.CertRequest{Name: "replicator", File: "late", Expires: time.Now().Add(-time.Hour)})
 	if err != nil {
@@ -531,7 +536,7 @@ func wrongCredentials(t *testing.T, pair *kafkatest.ClusterPair) {
 		"error: open cluster east:", "not trusted", "tls.ca_file")
 	refused("a certificate for another name", func(text string) string {
 		return strings.Replace(text, "tls: {enabled: true,", "tls: {enabled: true, server_name: kafka.east.internal,", 1)
-	}, "error: open cluster east:", "not for kafka.east.internal but for 127.0.0.1", "tls.server_name")
+	}, "error: open cluster east:", "not for kafka.east.internal but for localhost, 127.0.0.1", "tls.server_name")
 }
 
 // withoutKey takes the client's certificates out of a configuration.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,15 +47,41 @@ func run(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	if len(cfg.Links) == 0 {
 		return coded(exitUsage, errors.New("no links are configured"), "add one under links")
 	}
+	build := readBuildInfo()
 	opening, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	d, err := daemon.New(opening, cfg, daemon.Options{Version: readBuildInfo().Version, Log: log})
+	d, err := daemon.New(opening, cfg, daemon.Options{Version: build.Version, Log: log})
 	if err != nil {
 		return err
 	}
-	log.Info("copying", zap.String("version", readBuildInfo().Version), zap.Int("links", len(cfg.Links)))
-	err = d.Run(ctx)
-	if err == nil {
+	source := observe.NewSource(d.Status)
+	// What observes the links outlives them, so that a clean stop can be watched.
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer unwatch()
+	if cfg.HTTP.Listen != "" {
+		registry := observe.NewRegistry(observe.NewCollector(observe.CollectorConfig{
+			Source: source, Partitions: cfg.HTTP.PartitionMetrics,
+			Build: observe.Build{Version: build.Version, Revision: build.Revision, GoVersion: build.Go},
+		}))
+		server, err := observe.Listen(ctx, observe.ServerConfig{HTTP: cfg.HTTP, Source: source, Gatherer: registry, Log: log})
+		if err != nil {
+			d.Close()
+			return err
+		}
+		watchers.Go(func() {
+			if err := server.Serve(watching); err != nil {
+				log.Error("metrics and status are not served", zap.Error(err))
+			}
+		})
+	}
+	watchers.Go(func() { observe.Notify(ctx, source, log) })
+	context.AfterFunc(ctx, func() { log.Info("asked to stop") })
+
+	log.Info("copying", zap.String("version", build.Version), zap.Int("links", len(cfg.Links)))
+	if err = d.Run(ctx); err == nil {
 		log.Info("stopped")
 	}
 	return err

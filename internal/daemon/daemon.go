@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +54,8 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 		version: o.Version, instance: instance(cfg.Instance), started: time.Now(), log: o.Log,
 		pool: wire.NewPool(int64(cfg.Limits.Memory)), clusters: map[string]*cluster.Cluster{}, refusals: map[string]int64{},
 	}
-	for alias, cc := range cfg.Clusters {
+	for _, alias := range slices.Sorted(maps.Keys(cfg.Clusters)) { // of two faults, always the same is told
+		cc := cfg.Clusters[alias]
 		if !used(cfg, alias) {
 			continue
 		}

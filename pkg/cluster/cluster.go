@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -259,7 +256,10 @@ func (c *Cluster) connectWith(ctx context.Context, broker int32, addr string, po
 		},
 	}
 	conn, err := wire.Connect(ctx, cfg)
-	return conn, c.explain(err)
+	if err != nil && c.tls != nil && brokersAlert(err) != nil {
+		return nil, &hinted{err, c.tls.refused()}
+	}
+	return conn, err
 }
 
 // hinted is an error of a connection with what it most likely lacks.
@@ -270,28 +270,6 @@ type hinted struct {
 
 func (h *hinted) Error() string { return h.error.Error() + " (" + h.hint + ")" }
 func (h *hinted) Unwrap() error { return h.error }
-
-// explain adds to the error of a connection that ended before it was of use what
-// the configuration most likely lacks: a listener says no more than good-bye to
-// who speaks another protocol.
-func (c *Cluster) explain(err error) error {
-	ce, ok := errors.AsType[*wire.ConnError](err)
-	if !ok {
-		return err
-	}
-	_, inHandshake := errors.AsType[*TLSError](err)
-	ended := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
-	switch {
-	case inHandshake: // said there
-	case brokersAlert(err) != nil && c.tls != nil:
-		return &hinted{err, c.tls.refused()}
-	case c.tls == nil && strings.Contains(ce.Op, "ApiVersions"):
-		return &hinted{err, "is it a TLS port? tls.enabled is false"}
-	case ended && c.mechanism == nil:
-		return &hinted{err, "does it want a login? sasl.mechanism is not set"}
-	}
-	return err
-}
 
 // dial is the way of every connection to a broker: guard, then TLS.
 func (c *Cluster) dial(ctx context.Context, broker int32, addr string) (net.Conn, []*BoundaryError, error) {

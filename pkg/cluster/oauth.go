@@ -41,10 +41,10 @@ type tokenSource struct {
 
 func newOAuth(cfg OAuth, provider *guard, timeout time.Duration) (sasl.Mechanism, error) {
 	if !cfg.Token.IsZero() {
-		return oauth.Oauth(func(context.Context) (oauth.Auth, error) {
+		return tokenMechanism{oauth.Oauth(func(context.Context) (oauth.Auth, error) {
 			token, err := cfg.Token.Resolve()
 			return oauth.Auth{Token: strings.TrimSpace(token), Extensions: maps.Clone(cfg.Extensions)}, err
-		}), nil
+		})}, nil
 	}
 	files := newTLSFiles(TLS{CAFile: cfg.CAFile, MinVersion: "1.2"}, zap.NewNop())
 	if _, _, err := files.load(); err != nil {
@@ -78,13 +78,35 @@ func newOAuth(cfg OAuth, provider *guard, timeout time.Duration) (sasl.Mechanism
 		timeout: timeout,
 		lock:    make(chan struct{}, 1),
 	}
-	return oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+	return tokenMechanism{oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
 		token, err := s.get(ctx)
 		if err != nil {
 			return oauth.Auth{}, fmt.Errorf("fetch token from %s: %w", redactURL(cfg.TokenURL), err)
 		}
 		return oauth.Auth{Token: token, Extensions: maps.Clone(cfg.Extensions)}, nil
-	}), nil
+	})}, nil
+}
+
+// tokenMechanism is franz-go's OAUTHBEARER, but for what a broker says when it
+// refuses a token.
+type tokenMechanism struct{ sasl.Mechanism }
+
+func (m tokenMechanism) Authenticate(ctx context.Context, addr string) (sasl.Session, []byte, error) {
+	session, first, err := m.Mechanism.Authenticate(ctx, addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	return tokenSession{session}, first, nil
+}
+
+type tokenSession struct{ sasl.Session }
+
+func (s tokenSession) Challenge(answer []byte) (bool, []byte, error) {
+	done, next, err := s.Session.Challenge(answer)
+	if err != nil && len(answer) > 0 {
+		err = fmt.Errorf("the broker refused the token: %s", printable(string(answer)))
+	}
+	return done, next, err
 }
 
 func (s *tokenSource) get(ctx context.Context) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 
@@ -185,7 +186,7 @@ func (c *Cluster) probe(ctx context.Context) (*kmsg.MetadataResponse, error) {
 func (c *Cluster) ask(ctx context.Context, addr string) (*kmsg.MetadataResponse, error) {
 	conn, err := c.connect(ctx, UnknownBroker, addr)
 	if err != nil {
-		return nil, err
+		return nil, c.explain(err)
 	}
 	defer conn.Close()
 	req := kmsg.NewPtrMetadataRequest()
@@ -202,6 +203,22 @@ func (c *Cluster) ask(ctx context.Context, addr string) (*kmsg.MetadataResponse,
 		return nil, fmt.Errorf("ask for brokers: the answer is a %T", resp)
 	}
 	return meta, nil
+}
+
+// explain adds to the error of a first connection what the configuration most
+// likely lacks: a listener says no more than good-bye to who speaks another
+// protocol.
+func (c *Cluster) explain(err error) error {
+	ce, ok := errors.AsType[*wire.ConnError](err)
+	_, said := errors.AsType[*hinted](err)
+	switch {
+	case !ok || said:
+	case c.tls == nil && strings.Contains(ce.Op, "ApiVersions"):
+		return &hinted{err, "is it a TLS port? tls.enabled is false"}
+	case c.mechanism == nil && strings.Contains(ce.Op, "Metadata") && errors.Is(err, io.EOF):
+		return &hinted{err, "does it want a login? sasl.mechanism is not set"}
+	}
+	return err
 }
 
 // reachable fails when every address the brokers advertise is outside the

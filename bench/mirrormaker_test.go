@@ -193,7 +193,7 @@ func follow(t *testing.T, pair *kafkatest.ClusterPair, pid int, topic string, re
 // usage reads what a process has used so far.
 func usage(t *testing.T, pid int) (cpu time.Duration, peak int64) {
 	t.Helper()
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatalf("the mover has ended: %v", err)
 	}
@@ -202,7 +202,7 @@ func usage(t *testing.T, pid int) (cpu time.Duration, peak int64) {
 		n, _ := strconv.ParseInt(f, 10, 64)
 		cpu += time.Duration(n) * 10 * time.Millisecond
 	}
-	status, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(status)) {
 		var kb int64
 		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kb); err == nil {

@@ -221,8 +221,8 @@ func TestRecordsThatCannotBeCopied(t *testing.T) {
 			mend: alter(pair.Target, "message.timestamp.after.max.ms", "9223372036854775807"),
 		},
 		{
-			name: "a timestamp too long ago", target: []string{"message.timestamp.before.max.ms", "3600000"},
-			bad: &kgo.Record{Value: []byte("yesterday"), Timestamp: time.Now().Add(-24 * time.Hour)}, codec: kgo.NoCompression(),
+			name: "a timestamp too long ago", target: []string{"message.timestamp.before.max.ms", "600000"},
+			bad: &kgo.Record{Value: []byte("earlier"), Timestamp: time.Now().Add(-30 * time.Minute)}, codec: kgo.NoCompression(),
 			want: []string{"source offset 5 ", "raise message.timestamp.before.max.ms"},
 			mend: alter(pair.Target, "message.timestamp.before.max.ms", "9223372036854775807"),
 		},
@@ -290,26 +290,44 @@ func alter(c *kafkatest.Cluster, key, value string) func(*testing.T, string) {
 	}
 }
 
-// A target topic that takes no writes for a while is tried again, loudly, and
-// its neighbour goes on.
+// A target topic that takes no writes for a while, because too few replicas are
+// there, is tried again, loudly, and its neighbour goes on.
 func TestTargetThatTakesNoWritesIsTriedAgain(t *testing.T) {
-	pair := kafkatest.Pair(t)
+	source := kafkatest.Pair(t).Source
+	target := kafkatest.Start(t, kafkatest.Config{Name: "three", Brokers: 3})
 	sick, well := kafkatest.Topic(t, "sick"), kafkatest.Topic(t, "well")
-	for _, topic := range []string{sick, well} {
-		pair.Source.CreateTopic(t, topic, 1)
-		put(t, pair.Source, topic, 0, "first", 10)
+	target.CreateTopic(t, sick, 1, "min.insync.replicas", "3")
+	target.CreateTopic(t, well, 1, "min.insync.replicas", "2")
+	write := func(word string) {
+		t.Helper()
+		for _, topic := range []string{sick, well} {
+			put(t, source, topic, 0, word, 10)
+		}
 	}
-	d := supervise(t, linkFile(t, side{alias: "ue", Cluster: pair.Source}, side{alias: "uw", Cluster: pair.Target}, sick+"|"+well, "", ""), daemon.Options{})
-	mustEqual(t, pair.Source, pair.Target, sick, well)
-	alter(pair.Target, "min.insync.replicas", "2")(t, sick)
 	for _, topic := range []string{sick, well} {
-		put(t, pair.Source, topic, 0, "second", 10)
+		source.CreateTopic(t, topic, 1)
 	}
+	write("first")
+	d := supervise(t, linkFile(t, side{alias: "ue", Cluster: source}, side{alias: "uw", Cluster: target}, sick+"|"+well, "", ""), daemon.Options{})
+	mustEqual(t, source, target, sick, well)
+	lost := target.Broker(3)
+	lost.Kill()
+	eventually(t, "the cluster knows that a replica is gone", func() bool {
+		topics, err := target.Admin().ListTopics(t.Context(), sick)
+		return err == nil && len(topics[sick].Partitions[0].ISR) == 2
+	})
+	write("second")
 	d.untilSays("NOT_ENOUGH_REPLICAS")
-	mustEqual(t, pair.Source, pair.Target, well)
-	eventually(t, "the link says that it is not well", func() bool { s, ok := d.status(); return ok && s.State == mirror.LinkDegraded })
-	alter(pair.Target, "min.insync.replicas", "1")(t, sick)
-	mustEqual(t, pair.Source, pair.Target, sick, well)
+	mustEqual(t, source, target, well)
+	eventually(t, "the link says that it is not well", func() bool {
+		s, ok := d.status()
+		ln, _ := laneOf(s, sick, 0)
+		return ok && s.State == mirror.LinkDegraded && ln.Reason != ""
+	})
+	if err := lost.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, source, target, sick, well)
 	if d.starts.Load() != 1 {
 		t.Error("it had to be started again")
 	}
@@ -378,12 +396,12 @@ func TestSourceThatCannotBeTrusted(t *testing.T) {
 		damage func(batch []byte)
 		want   []string
 	}{
-		{"a flipped bit", func(b []byte) { b[len(b)-1] ^= 0x10 }, []string{"corrupt", "CRC"}},
+		{"a flipped bit", func(b []byte) { b[len(b)-1] ^= 0x10 }, []string{"(corrupt)", "crc is"}},
 		{"an unknown codec", func(b []byte) {
 			binary.BigEndian.PutUint16(b[21:], binary.BigEndian.Uint16(b[21:])&^7|5)
 			binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
-		}, []string{"unknown codec 5"}},
-		{"an unknown magic", func(b []byte) { b[16] = 7 }, []string{"magic 7"}},
+		}, []string{"(unknown)", "unknown compression codec 5"}},
+		{"an unknown magic", func(b []byte) { b[16] = 7 }, []string{"magic is 7"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			topic := fmt.Sprintf("damaged.%d", i)

@@ -33,7 +33,10 @@ func journalOf(o mirror.Options) string { return "replicator." + o.From + "." + 
 func (l *link) until(what string, ok func(mirror.LinkStatus) bool) mirror.LinkStatus {
 	l.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
-		s := l.status()
+		s, answers := l.Status(l.t.Context())
+		if !answers {
+			l.t.Fatalf("waiting for %s: the link has ended: %v", what, l.stop())
+		}
 		if ok(s) {
 			return s
 		}

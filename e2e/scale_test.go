@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,7 +23,7 @@ type usage struct {
 
 func usageOf(t *testing.T, pid int) (u usage) {
 	t.Helper()
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Skipf("read usage: %v", err)
 	}
@@ -33,7 +32,7 @@ func usageOf(t *testing.T, pid int) (u usage) {
 		n, _ := strconv.ParseInt(f, 10, 64)
 		u.cpu += time.Duration(n) * 10 * time.Millisecond
 	}
-	status, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(status)) {
 		var kb int64
 		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); err == nil {

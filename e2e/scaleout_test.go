@@ -17,13 +17,12 @@ func TestTwoDaemonsShareTheLanes(t *testing.T) {
 	topic := kafkatest.Topic(t, "shared")
 	src, dst := opts(pair.Source), opts(pair.Target)
 	spec := workload.Spec{Topic: topic, Kind: workload.ManyParts, Partitions: 20, Records: 200}
-	write := func(first int64) time.Time {
+	write := func(first int64) {
 		t.Helper()
 		spec.First = first
 		if _, err := workload.Write(t.Context(), src, spec); err != nil {
 			t.Fatal(err)
 		}
-		return time.Now()
 	}
 	equal := func() {
 		t.Helper()

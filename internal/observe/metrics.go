@@ -60,7 +60,7 @@ var (
 	throttleSeconds = define(counter, "throttle_seconds_total", "Time brokers asked data connections to wait because of quotas.", "link", "side")
 	inFlightBytes   = define(gauge, "in_flight_bytes", "Bytes sent to the target and not yet answered.", "link")
 	openings        = define(counter, "openings_total", "Times a lane was opened: an epoch taken and earlier holders fenced.", "link")
-	journalAge      = define(gauge, "journal_age_seconds", "Time since the newest position in the journal was acknowledged.", "link")
+	journalAge      = define(gauge, "journal_age_seconds", "Time since the newest position in the journal was acknowledged; it grows while nothing is copied.", "link")
 	events          = define(counter, "events_total", "Events an operator should know of, by kind.", "link", "kind")
 	failures        = define(counter, "errors_total", "Errors that were followed by another try, by class.", "link", "class")
 	warnings        = define(gauge, "target_warnings", "Things the target grants less of than it should; status says which.", "link")

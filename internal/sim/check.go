@@ -11,10 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"replicator/internal/compare"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
@@ -84,12 +82,6 @@ func (w *world) behind(s *mirror.LinkStatus) string {
 	return ""
 }
 
-// place is what the headers on the target say of one record.
-type place struct {
-	writer   offsets.Writer
-	sequence int64
-}
-
 // check compares the target with the source, and what the journal says of it.
 func (w *world) check(r *Result) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -101,34 +93,28 @@ func (w *world) check(r *Result) {
 	}
 	defer done()
 	truths := map[offsets.Lane]map[int64]int64{} // id to source offset
-	for _, tp := range w.plan.topics {
-		if err := w.writer.remember(ctx, tp.name); err != nil {
-			w.wrongf("read source %s: %v", tp.name, err)
-			return
-		}
-		final, err := read(ctx, w.client(observerHost, sourceHosts), tp.name)
+	for _, lane := range w.lanes() {
+		final, err := w.writer.remember(ctx, lane)
 		if err != nil {
-			w.wrongf("read source %s: %v", tp.name, err)
-			return
+			w.wrongf("%v", err)
+			continue
 		}
-		copied, err := read(ctx, w.client(observerHost, targetHosts), tp.name)
+		log, err := w.readLog(ctx, w.target, targetHosts, lane)
 		if err != nil {
-			w.wrongf("read target %s: %v", tp.name, err)
-			return
+			w.wrongf("read target %v: %v", lane, err)
+			continue
 		}
-		for p := range tp.partitions {
-			lane := offsets.Lane{Topic: tp.name, Partition: p}
-			places, batches, err := w.headers(ctx, lane)
-			if err != nil {
-				w.wrongf("read headers of target %v: %v", lane, err)
-				continue
-			}
-			r.Records += len(final[p])
-			r.Batches += batches
-			state := journal.State(lane)
-			r.Openings += len(state.Epochs())
-			truths[lane] = w.checkRecords(lane, final[p], copied[p], places, state)
+		w.checkWriters(lane, log)
+		copied, err := committed(log)
+		if err != nil {
+			w.wrongf("read target %v: %v", lane, err)
+			continue
 		}
+		state := journal.State(lane)
+		truths[lane] = w.checkRecords(lane, final, copied, state)
+		r.Records += len(final)
+		r.Batches += len(log)
+		r.Openings += len(state.Epochs())
 	}
 	w.witness.mu.Lock()
 	defer w.witness.mu.Unlock()
@@ -136,8 +122,7 @@ func (w *world) check(r *Result) {
 		w.wrongf("%s", text)
 	}
 	for c, n := range w.witness.claims {
-		// A record that was sent and is not committed on the source is found by the
-		// comparison, if it was appended at all.
+		// A record that was sent and never appended is nobody's loss.
 		if source, ok := truths[c.lane][c.id]; ok && source != c.source {
 			w.wrongf("%v: record %d has source offset %d; when writer %v sent it (%d times), the journal said %d", c.lane, c.id, source, c.writer, n, c.source)
 		}
@@ -147,20 +132,19 @@ func (w *world) check(r *Result) {
 // checkRecords walks over the target's records in their order. Each has to be
 // the next one of the source; those that compaction has taken meanwhile may be
 // there or not.
-func (w *world) checkRecords(lane offsets.Lane, final, copied []*kgo.Record, places map[int64]place, state offsets.LaneState) map[int64]int64 {
+func (w *world) checkRecords(lane offsets.Lane, final, copied []record, state offsets.LaneState) map[int64]int64 {
 	truth := map[int64]int64{}
 	required := map[int64]bool{}
 	for _, r := range final {
-		required[r.Offset] = true
+		required[r.offset] = true
 	}
 	all := w.writer.compacted[lane]
 	order := slices.Sorted(maps.Keys(all))
-	next := 0
-	wrong := 0
+	next, wrong := 0, 0
 	for _, r := range copied {
-		id, err := idOf(r.Value)
+		id, err := idOf(r.value)
 		if err != nil {
-			w.wrongf("%v: target offset %d: %v", lane, r.Offset, err)
+			w.wrongf("%v: target offset %d: %v", lane, r.offset, err)
 			return truth
 		}
 		from := next
@@ -170,23 +154,18 @@ func (w *world) checkRecords(lane offsets.Lane, final, copied []*kgo.Record, pla
 		if next == len(order) || !equal(all[order[next]], r) {
 			want := "no more"
 			if from < len(order) {
-				wanted, _ := idOf(all[order[from]].Value)
+				wanted, _ := idOf(all[order[from]].value)
 				want = fmt.Sprintf("record %d of source offset %d", wanted, order[from])
 			}
-			p := places[r.Offset]
-			w.wrongf("%v: target offset %d holds record %d (writer %v, sequence %d), expected was %s", lane, r.Offset, id, p.writer, p.sequence, want)
+			w.wrongf("%v: target offset %d holds record %d (writer %v, sequence %d, timestamp %v), expected was %s",
+				lane, r.offset, id, r.writer, r.sequence, time.UnixMilli(r.timestamp).Sub(w.began), want)
 			return truth
 		}
 		source := order[next]
 		truth[id] = source
 		next++
-		p, ok := places[r.Offset]
-		if !ok {
-			w.wrongf("%v: target offset %d is in no batch", lane, r.Offset)
-			return truth
-		}
-		if problem := translated(state, p, source, r.Offset); problem != "" {
-			w.wrongf("%v: target offset %d holds source offset %d, writer %v, sequence %d; %s", lane, r.Offset, source, p.writer, p.sequence, problem)
+		if problem := translated(state, r, source); problem != "" {
+			w.wrongf("%v: target offset %d holds source offset %d, writer %v, sequence %d; %s", lane, r.offset, source, r.writer, r.sequence, problem)
 			if wrong++; wrong > 3 {
 				return truth
 			}
@@ -194,7 +173,7 @@ func (w *world) checkRecords(lane offsets.Lane, final, copied []*kgo.Record, pla
 	}
 	for ; next < len(order); next++ {
 		if required[order[next]] {
-			id, _ := idOf(all[order[next]].Value)
+			id, _ := idOf(all[order[next]].value)
 			w.wrongf("%v: record %d of source offset %d is missing on the target, which holds %d of %d", lane, id, order[next], len(copied), len(final))
 			break
 		}
@@ -203,8 +182,9 @@ func (w *world) checkRecords(lane offsets.Lane, final, copied []*kgo.Record, pla
 }
 
 // translated asks the journal about one record in every way there is.
-func translated(state offsets.LaneState, p place, source, target int64) string {
-	ordinal, got, ok := state.Resolve(p.writer, p.sequence)
+func translated(state offsets.LaneState, r record, source int64) string {
+	target := r.offset
+	ordinal, got, ok := state.Resolve(r.writer, r.sequence)
 	if !ok || got != source {
 		return fmt.Sprintf("the journal resolves it to %d (%v)", got, ok)
 	}
@@ -217,25 +197,9 @@ func translated(state offsets.LaneState, p place, source, target int64) string {
 	return ""
 }
 
-func equal(a, b *kgo.Record) bool {
-	if !bytes.Equal(a.Key, b.Key) || !bytes.Equal(a.Value, b.Value) || !a.Timestamp.Equal(b.Timestamp) || len(a.Headers) != len(b.Headers) {
-		return false
-	}
-	for i := range a.Headers {
-		if a.Headers[i].Key != b.Headers[i].Key || !bytes.Equal(a.Headers[i].Value, b.Headers[i].Value) {
-			return false
-		}
-	}
-	return true
-}
-
-// read returns the committed records of a topic by partition.
-func read(ctx context.Context, c compare.Cluster, topic string) (map[int32][]*kgo.Record, error) {
-	out := map[int32][]*kgo.Record{}
-	return out, compare.Read(ctx, c, topic, func(r *kgo.Record) error {
-		out[r.Partition] = append(out[r.Partition], r)
-		return nil
-	})
+func equal(a, b record) bool {
+	return a.timestamp == b.timestamp && bytes.Equal(a.key, b.key) && bytes.Equal(a.value, b.value) &&
+		slices.EqualFunc(a.headers, b.headers, func(x, y kmsg.Header) bool { return x.Key == y.Key && bytes.Equal(x.Value, y.Value) })
 }
 
 // journal opens the target's journal as a stranger would.
@@ -256,76 +220,21 @@ func (w *world) journal(ctx context.Context) (*offsets.Journal, func(), error) {
 	return j, func() { j.Close(); c.Close() }, nil
 }
 
-// headers reads the headers of a target partition's batches, control records
-// included, and checks that at any place one writer appended: behind its own
-// control record, and never after one of a later epoch.
-func (w *world) headers(ctx context.Context, lane offsets.Lane) (places map[int64]place, batches int, err error) {
-	client, err := kgo.NewClient(w.client(observerHost, targetHosts)...)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer client.Close()
-	places = map[int64]place{}
-	end := w.target.PartitionInfo(lane.Topic, lane.Partition).HighWatermark
+// checkWriters checks that at any place of a target's log one writer appended:
+// behind its own control record, and never after one of a later epoch.
+func (w *world) checkWriters(lane offsets.Lane, log []kmsg.RecordBatch) {
 	newest := map[int64]int16{}
-	for next := int64(0); next < end; {
-		raw, err := fetch(ctx, client.Broker(int(w.target.LeaderFor(lane.Topic, lane.Partition))), lane, next)
-		if err != nil {
-			return nil, 0, err
+	for i := range log {
+		b := &log[i]
+		epoch, known := newest[b.ProducerID]
+		if known && b.ProducerEpoch < epoch || !control(b) && (!known || epoch != b.ProducerEpoch) {
+			w.wrongf("%v: target offset %d was written by epoch %d of producer id %d when %d was the one fenced in (%v)", lane, b.FirstOffset, b.ProducerEpoch, b.ProducerID, epoch, known)
 		}
-		before := next
-		err = eachBatch(raw, func(b *kmsg.RecordBatch) error {
-			next = b.FirstOffset + int64(b.LastOffsetDelta) + 1
-			writer := offsets.Writer{ProducerID: b.ProducerID, Epoch: b.ProducerEpoch}
-			epoch, known := newest[b.ProducerID]
-			control := b.Attributes&0x20 != 0
-			if known && b.ProducerEpoch < epoch || !control && (!known || epoch != b.ProducerEpoch) {
-				w.wrongf("%v: target offset %d was written by %v when epoch %d (%v) had been fenced in", lane, b.FirstOffset, writer, epoch, known)
-			}
-			if control {
-				newest[b.ProducerID] = b.ProducerEpoch
-				return nil
-			}
-			batches++
-			for i := range int64(b.NumRecords) {
-				places[b.FirstOffset+i] = place{writer, int64(b.FirstSequence) + i}
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, 0, err
-		}
-		if next == before {
-			return nil, 0, fmt.Errorf("nothing at offset %d of %d", next, end)
+		if control(b) {
+			newest[b.ProducerID] = b.ProducerEpoch
 		}
 	}
-	return places, batches, nil
 }
-
-func fetch(ctx context.Context, b *kgo.Broker, lane offsets.Lane, from int64) ([]byte, error) {
-	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 10, 1, 1<<20
-	t := kmsg.NewFetchRequestTopic()
-	t.Topic = lane.Topic
-	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.FetchOffset, p.PartitionMaxBytes = lane.Partition, from, 1<<20
-	t.Partitions = append(t.Partitions, p)
-	req.Topics = append(req.Topics, t)
-	resp, err := b.RetriableRequest(ctx, byName{req})
-	if err != nil {
-		return nil, err
-	}
-	got := resp.(*kmsg.FetchResponse).Topics[0].Partitions[0]
-	if got.ErrorCode != 0 {
-		return nil, fmt.Errorf("fetch: error code %d", got.ErrorCode)
-	}
-	return got.RecordBatches, nil
-}
-
-// byName is a fetch that names topics by their names.
-type byName struct{ kmsg.Request }
-
-func (byName) MaxVersion() int16 { return 11 }
 
 // leaks complains about goroutines of the replicator that outlive its stop.
 func (w *world) leaks() {

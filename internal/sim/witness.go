@@ -1,12 +1,10 @@
 package sim
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sort"
 	"sync"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"replicator/pkg/offsets"
@@ -68,12 +66,12 @@ func (w *witness) sees(req kmsg.Request) (kmsg.Response, error, bool) { //nolint
 
 func (w *witness) journal(raw []byte) error {
 	return eachBatch(raw, func(b *kmsg.RecordBatch) error {
-		records, err := kfake.BatchRecords(*b)
+		records, err := decode(b)
 		if err != nil {
 			return err
 		}
 		for _, r := range records {
-			e, err := offsets.DecodeEntry(r.Key, r.Value)
+			e, err := offsets.DecodeEntry(r.key, r.value)
 			if err != nil {
 				return err
 			}
@@ -106,7 +104,7 @@ func (w *witness) of(lane offsets.Lane, writer offsets.Writer) *facts {
 
 func (w *witness) data(lane offsets.Lane, raw []byte) error {
 	return eachBatch(raw, func(b *kmsg.RecordBatch) error {
-		records, err := kfake.BatchRecords(*b)
+		records, err := decode(b)
 		if err != nil {
 			return err
 		}
@@ -115,15 +113,15 @@ func (w *witness) data(lane offsets.Lane, raw []byte) error {
 		if f.epoch == nil {
 			return fmt.Errorf("a batch of writer %v is sent, and the journal has no epoch record of it", writer)
 		}
-		if b.Attributes&0x10 != 0 {
+		if transactional(b) {
 			return fmt.Errorf("a batch of writer %v is part of a transaction", writer)
 		}
 		for i := range records {
-			id, err := idOf(records[i].Value)
+			id, err := idOf(records[i].value)
 			if err != nil {
 				return err
 			}
-			w.claims[claim{lane, id, f.source(int64(b.FirstSequence) + int64(i)), writer}]++
+			w.claims[claim{lane, id, f.source(records[i].sequence), writer}]++
 		}
 		return nil
 	})
@@ -140,26 +138,4 @@ func (f *facts) source(sequence int64) int64 {
 		at = s
 	}
 	return at.Source + ordinal - at.Ordinal
-}
-
-// eachBatch walks over record batches as they lie in a request or a log.
-func eachBatch(raw []byte, fn func(*kmsg.RecordBatch) error) error {
-	for len(raw) > 0 {
-		if len(raw) < 61 {
-			return fmt.Errorf("a batch of %d bytes", len(raw))
-		}
-		size := 12 + int(binary.BigEndian.Uint32(raw[8:]))
-		if size > len(raw) || raw[16] != 2 {
-			return fmt.Errorf("a batch of %d bytes and magic %d, %d bytes are there", size, raw[16], len(raw))
-		}
-		var b kmsg.RecordBatch
-		if err := b.ReadFrom(raw[:size]); err != nil {
-			return err
-		}
-		if err := fn(&b); err != nil {
-			return err
-		}
-		raw = raw[size:]
-	}
-	return nil
 }

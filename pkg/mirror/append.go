@@ -388,10 +388,14 @@ func (l *Link) appendRefused(ln *lane, it *item, code int16, message string) {
 		// The first time the batch is split into single records, so that the one at
 		// fault is alone; if that one is refused too, the lane cannot pass it.
 		if it.first < ln.splitBelow {
-			r := &refusal{Offset: it.first, Reason: TooLarge, Err: err}
-			l.count(&item{route: Refuse, reason: TooLarge, codec: it.codec, batches: 1, count: it.records, bytes: int32(len(it.data))})
-			l.event(EventRefused, ln, r.Error())
-			l.halt(ln, r.Error()+l.refusedHint(ln, err))
+			reason := Rejected
+			if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) {
+				reason = TooLarge
+			}
+			r := &refusal{Offset: it.first, Reason: reason, Err: err}
+			l.refused(ln, &item{
+				err: r, route: Refuse, reason: reason, codec: it.codec, batches: 1, count: it.records, bytes: int32(len(it.data)), newest: it.newest,
+			})
 			return
 		}
 		ln.splitBelow = it.next
@@ -407,12 +411,20 @@ func (l *Link) appendRefused(ln *lane, it *item, code int16, message string) {
 	}
 }
 
-func (l *Link) refusedHint(ln *lane, err error) string {
+// refusedHint says which setting to raise for a record that cannot be copied.
+func (l *Link) refusedHint(ln *lane, it *item, err error) string {
+	onTarget := func(setting string) string {
+		return "; raise " + setting + " of topic " + ln.targetTopic + " on " + l.opts.To
+	}
 	switch {
-	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return "; raise max.message.bytes of topic " + ln.targetTopic + " on " + l.opts.To
+	case it.reason == TooLarge:
+		return onTarget("max.message.bytes")
+	case it.reason == Bomb:
+		return "; raise limits.decoded_batch if the batch is what it should be"
+	case errors.Is(err, kerr.InvalidTimestamp) && it.newest > time.Now().UnixMilli():
+		return onTarget("message.timestamp.after.max.ms")
 	case errors.Is(err, kerr.InvalidTimestamp):
-		return "; raise message.timestamp.after.max.ms of topic " + ln.targetTopic + " on " + l.opts.To
+		return onTarget("message.timestamp.before.max.ms")
 	}
 	return ""
 }

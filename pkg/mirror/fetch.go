@@ -24,7 +24,6 @@ type fetcher struct {
 	link   *Link
 	broker int32
 	lanes  map[*lane]struct{} // the loop's: which lanes it has
-	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	commands []fetchCommand
@@ -316,15 +315,15 @@ func lastOffsets(records []byte) (next int64, epoch int32, bad bool) {
 		if err != nil {
 			return next, epoch, !errors.Is(err, wire.ErrPartial)
 		}
-		switch m := wire.Magic(entry); {
-		case m == 2:
-			b := wire.Batch(entry)
-			next, epoch = b.NextOffset(), b.LeaderEpoch()
-		case m == 0 || m == 1:
-			next, epoch = wire.NextOffset(entry), -1
+		epoch = -1
+		switch wire.Magic(entry) {
+		case 0, 1:
+		case 2:
+			epoch = wire.Batch(entry).LeaderEpoch()
 		default:
 			return next, epoch, true
 		}
+		next = wire.NextOffset(entry)
 		records = rest
 	}
 	return next, epoch, false

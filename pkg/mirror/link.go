@@ -113,6 +113,7 @@ func (l *Link) Run(ctx context.Context) error {
 		Partitions: l.opts.JournalPartitions, ReplicationFactor: journalReplication(l.opts.JournalReplicationFactor), Log: l.log,
 	})
 	if err != nil {
+		close(l.dead) // no loop will answer Status
 		return fmt.Errorf("link %s: %s: %w", l.opts.Name, l.opts.To, err)
 	}
 	l.journal = journal
@@ -142,11 +143,7 @@ func journalReplication(rf int16) int16 {
 
 // spawn runs fn until it returns; Run waits for it.
 func (l *Link) spawn(fn func(context.Context)) {
-	l.workers.Add(1)
-	go func() {
-		defer l.workers.Done()
-		fn(l.ctx)
-	}()
+	l.workers.Go(func() { fn(l.ctx) })
 }
 
 // loop owns all lanes. Everything that happens to them happens here, one event

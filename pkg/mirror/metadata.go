@@ -30,7 +30,7 @@ func listTopics(ctx context.Context, client *kgo.Client, names []string) (map[st
 	req.AllowAutoTopicCreation = false
 	for _, name := range names {
 		t := kmsg.NewMetadataRequestTopic()
-		t.Topic = kmsg.StringPtr(name)
+		t.Topic = &name
 		req.Topics = append(req.Topics, t)
 	}
 	resp, err := req.RequestWith(ctx, client)

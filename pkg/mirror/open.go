@@ -109,7 +109,7 @@ func (l *Link) open(ctx context.Context, batch []*opening) {
 		o.err = l.recover(o)
 	}
 	l.firstPositions(ctx, alive(batch))
-	l.writeEpochs(ctx, alive(batch))
+	l.writeEpochs(alive(batch))
 }
 
 func alive(batch []*opening) []*opening {
@@ -223,7 +223,7 @@ func (l *Link) authorized(err error) error {
 // epoch nor go through the partition leader first.
 func (l *Link) takeEpoch(ctx context.Context, conn *wire.Conn, o *opening) error {
 	init := kmsg.NewPtrInitProducerIDRequest()
-	init.TransactionalID = kmsg.StringPtr(o.transactionalID)
+	init.TransactionalID = &o.transactionalID
 	init.TransactionTimeoutMillis = int32(transactionTTL.Milliseconds())
 	init.ProducerID, init.ProducerEpoch = -1, -1
 	err := l.untilSettled(ctx, "init producer id", func() (int16, error) {
@@ -335,7 +335,7 @@ func (l *Link) positionsFrom(ctx context.Context, list func(context.Context, ...
 }
 
 // writeEpochs journals the openings. A lane may append only after that.
-func (l *Link) writeEpochs(ctx context.Context, batch []*opening) {
+func (l *Link) writeEpochs(batch []*opening) {
 	var wg sync.WaitGroup
 	for _, o := range batch {
 		r := &o.recovered

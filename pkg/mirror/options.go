@@ -57,6 +57,7 @@ type Options struct {
 // Action is what to do about an event of the source.
 type Action uint8
 
+// What may be done. Default stands for what the option's comment says.
 const (
 	Default Action = iota
 	Halt

@@ -10,6 +10,7 @@ import (
 // Route says what happens to a fetched batch. Its values index routeNames.
 type Route uint8
 
+// The routes.
 const (
 	Forward Route = iota // header rewritten, payload untouched
 	Repack               // decoded and encoded again
@@ -21,6 +22,7 @@ const (
 // Reason says why a batch took its route. Its values index reasonNames.
 type Reason uint8
 
+// The reasons.
 const (
 	Dense      Reason = iota // forward: nothing speaks against it
 	Small                    // repack: several small batches of a lane become one
@@ -37,6 +39,7 @@ const (
 	Corrupt                  // refuse: checksum or structure is wrong
 	Unknown                  // refuse: codec or magic nobody knows
 	Bomb                     // refuse: decompresses beyond the limit
+	Rejected                 // refuse: the target does not take it: its timestamp, a null key where it compacts
 	nReasons
 )
 
@@ -44,7 +47,7 @@ const nCodecs = 5
 
 var (
 	routeNames  = [nRoutes]string{"forward", "repack", "skip", "refuse"}
-	reasonNames = [nReasons]string{"dense", "small", "hole", "append_time", "old_format", "partial", "too_large", "recode", "marker", "aborted", "empty", "gap", "corrupt", "unknown", "bomb"}
+	reasonNames = [nReasons]string{"dense", "small", "hole", "append_time", "old_format", "partial", "too_large", "recode", "marker", "aborted", "empty", "gap", "corrupt", "unknown", "bomb", "rejected"}
 )
 
 func (r Route) String() string  { return routeNames[r] }
@@ -91,7 +94,6 @@ func (r *refusal) Unwrap() error { return r.Err }
 // routing is what the route of a batch depends on besides the batch.
 type routing struct {
 	readCommitted bool
-	maxBytes      int         // largest batch the target takes; 0 unknown
 	smallBytes    int         // batches below are merged with their neighbours
 	packBytes     int         // wire size merging aims at
 	maxDecoded    int         // bytes a batch may decompress to
@@ -243,9 +245,7 @@ func (r *router) classify(entry []byte, from int64, limit int, split, more bool)
 	case m == 0 || m == 1:
 		return item{route: Repack, reason: OldFormat, next: wire.NextOffset(entry), leaderEpoch: -1}
 	case m != 2:
-		it := refuse(from, fmt.Errorf("unknown magic %d", m))
-		it.err.(*refusal).Reason, it.reason = Unknown, Unknown
-		return it
+		return refuseFor(Unknown, from, fmt.Errorf("unknown magic %d", m))
 	}
 	b := wire.Batch(entry)
 	if b.NextOffset() <= from {
@@ -269,9 +269,7 @@ func (r *router) classify(entry []byte, from int64, limit int, split, more bool)
 		return it
 	}
 	if b.Codec() > wire.Zstd || b.Codec() < 0 {
-		it := refuse(from, fmt.Errorf("unknown codec %d", b.Codec()))
-		it.err.(*refusal).Reason, it.reason = Unknown, Unknown
-		return it
+		return refuseFor(Unknown, from, fmt.Errorf("unknown codec %d", b.Codec()))
 	}
 	isAborted := r.readCommitted && r.aborted.Aborted(b)
 	switch {
@@ -332,5 +330,9 @@ func refuse(from int64, err error) item {
 	case errors.As(err, &bomb):
 		reason = Bomb
 	}
+	return refuseFor(reason, offset, err)
+}
+
+func refuseFor(reason Reason, offset int64, err error) item {
 	return item{route: Refuse, reason: reason, next: offset, leaderEpoch: -1, batches: 1, err: &refusal{Offset: offset, Reason: reason, Err: err}}
 }

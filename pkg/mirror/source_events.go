@@ -166,8 +166,9 @@ func (l *Link) truncated(ln *lane, end int64, why string) {
 // refused is a record the lane can never pass.
 func (l *Link) refused(ln *lane, it *item) {
 	l.count(it)
-	l.event(EventRefused, ln, it.err.Error())
-	l.halt(ln, it.err.Error())
+	detail := it.err.Error() + l.refusedHint(ln, it, it.err)
+	l.event(EventRefused, ln, detail)
+	l.halt(ln, detail)
 }
 
 // fetcherFailed notes a lost connection to a source broker; the fetcher tries again.

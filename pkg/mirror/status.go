@@ -25,6 +25,7 @@ type MemoryStatus struct {
 // LinkState says in one word how a link is.
 type LinkState string
 
+// States of a link.
 const (
 	LinkStarting LinkState = "starting" // the topics or the assignment are not known yet
 	LinkCopying  LinkState = "copying"  // every lane that is ours is copying, or has nothing to copy
@@ -35,6 +36,7 @@ const (
 // LaneState says in one word how a lane is.
 type LaneState string
 
+// States of a lane.
 const (
 	LaneWaiting  LaneState = "waiting"  // something it needs is missing: a leader, a connection, the target topic
 	LaneOpening  LaneState = "opening"  // taking its epoch, fencing, reading where the target ends

@@ -13,10 +13,10 @@ type timed struct {
 	fn func()
 }
 
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
-func (t *timers) Push(x any)        { *t = append(*t, x.(timed)) }
+func (t *timers) Len() int           { return len(*t) }
+func (t *timers) Less(i, j int) bool { return (*t)[i].at.Before((*t)[j].at) }
+func (t *timers) Swap(i, j int)      { (*t)[i], (*t)[j] = (*t)[j], (*t)[i] }
+func (t *timers) Push(x any)         { *t = append(*t, x.(timed)) }
 func (t *timers) Pop() any {
 	old := *t
 	last := old[len(old)-1]
@@ -36,9 +36,9 @@ func (t *timers) due(now time.Time) (fns []func()) {
 }
 
 // next is how long until the soonest, at most limit.
-func (t timers) next(now time.Time, limit time.Duration) time.Duration {
-	if len(t) == 0 {
+func (t *timers) next(now time.Time, limit time.Duration) time.Duration {
+	if len(*t) == 0 {
 		return limit
 	}
-	return min(limit, max(0, t[0].at.Sub(now)))
+	return min(limit, max(0, (*t)[0].at.Sub(now)))
 }

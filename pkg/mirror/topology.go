@@ -381,7 +381,7 @@ var creationConfigs = []string{"max.message.bytes", "message.timestamp.after.max
 func (k *topologyKeeper) sourceConfigs(ctx context.Context, topics []string) map[string]map[string]*string {
 	out := map[string]map[string]*string{}
 	for _, topic := range topics {
-		out[topic] = map[string]*string{"compression.type": kadm.StringPtr("producer")}
+		out[topic] = map[string]*string{"compression.type": new("producer")}
 	}
 	described, _ := describeEach(ctx, k.link.source.Admin(), topics)
 	for _, rc := range described {

@@ -18,15 +18,15 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	const session = 1 * time.Second // the least a consumer group may ask for
 	east, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9091), kfake.ClusterID("testpair-east"), kfake.SeedTopics(2, "orders"), kfake.GroupMinSessionTimeout(session))
 	if err != nil {

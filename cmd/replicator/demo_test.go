@@ -41,7 +41,7 @@ func demoOptions(t *testing.T, out *bytes.Buffer) demo.Options {
 	t.Setenv("TMPDIR", t.TempDir())
 	// What the user has set for a replicator of their own is not for the demo's.
 	t.Setenv("REPLICATOR_LOG_LEVEL", "error")
-	return demo.Options{Command: []string{self, "run", "--config"}, Out: out, Duration: time.Second, Quick: true}
+	return demo.Options{Command: []string{self, "run", "--config"}, Out: out, Duration: time.Second, Patience: 2 * time.Minute, Quick: true}
 }
 
 func nothingLeft(t *testing.T) {
@@ -66,7 +66,7 @@ func TestDemoProvesItsCopyAfterAKill(t *testing.T) {
 	if strings.ContainsAny(out.String(), "\x1b\r") {
 		t.Errorf("a file got what is for terminals: %q", &out)
 	}
-	for _, want := range []string{"kill -9 A (pid ", "is back: pid ", "payments", "max at a kill"} {
+	for _, want := range []string{"kill -9 A (pid ", " partitions): the other takes over", "is back: pid ", "payments", "max at a kill"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)
 		}

@@ -181,12 +181,17 @@ func (d *Daemon) Status(ctx context.Context) mirror.Status {
 	d.mu.Lock()
 	s.BoundaryRefusals = maps.Clone(d.refusals)
 	d.mu.Unlock()
-	for _, l := range d.links {
-		ls, ok := l.Status(ctx)
-		if !ok {
-			ls.State = observe.Silent
-		}
-		s.Links = append(s.Links, ls)
+	s.Links = make([]mirror.LinkStatus, len(d.links))
+	var asked sync.WaitGroup
+	for i, l := range d.links {
+		asked.Go(func() {
+			ls, ok := l.Status(ctx)
+			if !ok {
+				ls.State = observe.Silent
+			}
+			s.Links[i] = ls
+		})
 	}
+	asked.Wait()
 	return s
 }

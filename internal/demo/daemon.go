@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	startTime = 10 * time.Second // for a daemon to say that it copies
+	startTime = 20 * time.Second // for a daemon to say that it copies
 	urlTime   = time.Second      // more, for where it listens
 	stopTime  = 12 * time.Second // for a clean stop
 	askTime   = 2 * time.Second  // for a status
@@ -204,7 +204,18 @@ func (d *daemon) let() *process {
 
 // lastWords keeps the status of a process that is about to end, and returns it.
 // A daemon that does not answer just leaves no counts.
-func (d *daemon) lastWords(ctx context.Context) (s mirror.Status, ok bool) {
+func (d *daemon) lastWords(ctx context.Context) (mirror.Status, bool) {
+	s, ok := d.ask(ctx)
+	if ok {
+		d.mu.Lock()
+		d.statuses = append(d.statuses, s)
+		d.mu.Unlock()
+	}
+	return s, ok
+}
+
+// ask takes the status of the running process; false: it does not answer.
+func (d *daemon) ask(ctx context.Context) (s mirror.Status, ok bool) {
 	url := d.url()
 	if url == "" {
 		return s, false
@@ -223,9 +234,6 @@ func (d *daemon) lastWords(ctx context.Context) (s mirror.Status, ok bool) {
 	if resp.StatusCode != http.StatusOK || json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&s) != nil {
 		return s, false
 	}
-	d.mu.Lock()
-	d.statuses = append(d.statuses, s)
-	d.mu.Unlock()
 	return s, true
 }
 

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ type Options struct {
 	// Duration is how long the producers write, at least: they go on until the
 	// last kill has been recovered from. 20 s by default.
 	Duration time.Duration
+	// Patience is what a demo may take beyond that. Then something hangs, and it
+	// fails. 38 s by default.
+	Patience time.Duration
 	// Quick leaves out all kills but the first. For tests.
 	Quick bool
 	// BeforeProof is called with the addresses of both regions when everything
@@ -43,11 +47,7 @@ const (
 	MinDuration = time.Second
 	MaxDuration = 2 * time.Minute
 
-	// graceTime is what a demo may take beyond the time its producers write. Then
-	// something hangs, and it fails.
-	graceTime = 35 * time.Second
-	drainTime = 15 * time.Second // for the target to catch up when the producers have ended
-	proofTime = 20 * time.Second // to read both regions
+	defaultPatience = 38 * time.Second
 	// sessionTimeout of the daemons' group: how long the lanes of a killed one
 	// stay with it. As short as configurations may say, for those who watch.
 	sessionTimeout = 3 * time.Second
@@ -83,7 +83,8 @@ func Run(ctx context.Context, o Options) error {
 	if o.Duration < MinDuration || o.Duration > MaxDuration {
 		return fmt.Errorf("run demo: duration %s is not within %s and %s", o.Duration, MinDuration, MaxDuration)
 	}
-	limited, stop := context.WithTimeoutCause(ctx, o.Duration+graceTime, fmt.Errorf("not done %s after the producers should have ended", graceTime))
+	o.Patience = cmp.Or(o.Patience, defaultPatience)
+	limited, stop := context.WithTimeoutCause(ctx, o.Duration+o.Patience, fmt.Errorf("not done %s after the producers should have ended", o.Patience))
 	defer stop()
 	inner, fail := context.WithCancelCause(limited)
 	defer fail(nil)
@@ -191,6 +192,9 @@ func (d *demo) story(ctx context.Context) error {
 	if err := pause(ctx, d.opts.Duration/6); err != nil {
 		return err
 	}
+	if err := d.shared(ctx); err != nil {
+		return err
+	}
 	if err := d.outage(ctx, nil, a); err != nil {
 		return err
 	}
@@ -199,6 +203,9 @@ func (d *demo) story(ctx context.Context) error {
 	}
 	if !d.opts.Quick {
 		if err := pause(ctx, d.opts.Duration/5); err != nil {
+			return err
+		}
+		if err := d.shared(ctx); err != nil {
 			return err
 		}
 		if err := d.outage(ctx, []*daemon{a, b}, a, b); err != nil {
@@ -263,16 +270,38 @@ func (d *demo) outage(ctx context.Context, again []*daemon, victims ...*daemon) 
 	return nil
 }
 
-// copied says how many partitions a daemon copies, if it told.
-func copied(s mirror.Status, ok bool) string {
-	n := 0
+// shared waits until every daemon has partitions, so that a kill takes some away.
+func (d *demo) shared(ctx context.Context) error {
+	for {
+		idle := 0
+		for _, dm := range d.daemons {
+			if s, ok := dm.ask(ctx); !ok || lanes(s) == 0 {
+				idle++
+			}
+		}
+		if idle == 0 {
+			return nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// lanes is how many partitions a daemon copies.
+func lanes(s mirror.Status) (n int) {
 	for _, l := range s.Links {
 		n += l.LaneStates[mirror.LaneCopying]
 	}
+	return n
+}
+
+// copied says how many partitions a daemon copies, if it told.
+func copied(s mirror.Status, ok bool) string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf(", copying %d partitions", n)
+	return fmt.Sprintf(", copying %d partitions", lanes(s))
 }
 
 // copying waits until the target has got, in every partition, a record written
@@ -285,7 +314,7 @@ func (d *demo) copying(ctx context.Context, after time.Time) error {
 // it then lacks, the proof names.
 func (d *demo) drain(ctx context.Context) error {
 	want := d.traffic.visible()
-	waiting, cancel := context.WithTimeout(ctx, drainTime)
+	waiting, cancel := context.WithTimeout(ctx, d.opts.Patience/2)
 	defer cancel()
 	began := time.Now()
 	err := d.watch.wait(waiting, func(w *watch) bool { return w.records >= want })
@@ -293,7 +322,7 @@ func (d *demo) drain(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		d.screen.alarm("west has %s of %s records %s after the last was written", number(d.watch.count()), number(want), drainTime)
+		d.screen.alarm("west has %s of %s records %s after the last was written", number(d.watch.count()), number(want), time.Since(began).Round(time.Second))
 	default:
 		d.screen.event("west has caught up, %.1f s after the last record", time.Since(began).Seconds())
 	}

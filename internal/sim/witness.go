@@ -19,6 +19,7 @@ type witness struct {
 	facts  map[offsets.Lane]map[offsets.Writer]*facts
 	claims map[claim]int // how often it was sent
 	wrong  []string
+	name   func(*kmsg.ProduceRequestTopic) string
 }
 
 // facts are what the journal holds of one writer.
@@ -49,15 +50,15 @@ func (w *witness) sees(req kmsg.Request) (kmsg.Response, error, bool) { //nolint
 	defer w.mu.Unlock()
 	for i := range r.Topics {
 		for j := range r.Topics[i].Partitions {
-			p := &r.Topics[i].Partitions[j]
+			p, topic := &r.Topics[i].Partitions[j], w.name(&r.Topics[i])
 			var err error
-			if r.Topics[i].Topic == journalTopic {
+			if topic == journalTopic {
 				err = w.journal(p.Records)
 			} else {
-				err = w.data(offsets.Lane{Topic: r.Topics[i].Topic, Partition: p.Partition}, p.Records)
+				err = w.data(offsets.Lane{Topic: topic, Partition: p.Partition}, p.Records)
 			}
 			if err != nil {
-				w.wrong = append(w.wrong, fmt.Sprintf("produce request for %s-%d: %v", r.Topics[i].Topic, p.Partition, err))
+				w.wrong = append(w.wrong, fmt.Sprintf("produce request for %s-%d: %v", topic, p.Partition, err))
 			}
 		}
 	}

@@ -127,6 +127,7 @@ func (w *world) clusters() {
 	if w.memory, err = brokermem.Install(w.target, brokermem.Options{Check: w.plan.memoryCheck}); err != nil {
 		w.t.Fatal(err)
 	}
+	w.witness.name = w.memory.Topic
 	w.target.Control(w.witness.sees)
 }
 

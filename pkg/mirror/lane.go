@@ -125,6 +125,7 @@ type lane struct {
 	committed   int64 // position last offered to the source's group
 	verify      int64 // source offset the first fetch begins at, see recovered
 	verifyEpoch int32
+	follow      int64 // next source offset the next opening goes back to: the source was truncated there; -1 none
 	released    []func()
 
 	// The source as last seen.
@@ -139,7 +140,7 @@ func newLane(key offsets.Lane) *lane {
 	return &lane{
 		key: key, state: LaneWaiting, reason: "topics not known yet",
 		sourceBroker: -1, targetBroker: -1, sourceEpoch: -1,
-		position: -1, ordinal: -1, targetEnd: -1, posEpoch: -1, fetchEpoch: -1, barrierID: -1, nearBroker: -1, committed: -1, verify: -1,
+		position: -1, ordinal: -1, targetEnd: -1, posEpoch: -1, fetchEpoch: -1, barrierID: -1, nearBroker: -1, committed: -1, verify: -1, follow: -1,
 		sourceEnd: -1, sourceStable: -1, sourceStart: -1, writer: offsets.Writer{ProducerID: -1, Epoch: -1},
 	}
 }

@@ -230,7 +230,7 @@ func (l *Link) startOpenings() {
 			batch = append(batch, &opening{
 				lane: ln, key: ln.key, generation: ln.generation, targetTopic: ln.targetTopic, targetID: ln.targetID, sourceID: ln.sourceID,
 				targetBroker: ln.appender.broker, serial: ln.appender.serial, barrierID: ln.barrierID, barrierAt: ln.barrierAt, attempts: ln.attempts,
-				knownSourceID: l.opts.OnRecreate == Continue,
+				knownSourceID: l.opts.OnRecreate == Continue, follow: ln.follow,
 			})
 		}
 		l.toOpen = append(l.toOpen[:0], l.toOpen[n:]...)
@@ -290,6 +290,7 @@ func (l *Link) openingDone(batch []*opening) {
 		ln.goal = goalCopy
 		ln.check = o.check
 		ln.verify, ln.verifyEpoch = r.verify, r.verifyEpoch
+		ln.follow = -1 // the epoch record says it now
 		ln.fetchHeld = false
 		// Offsets alone are ambiguous where a log lost its tail: the connection the
 		// lane will append on must be the one that stood before the log was read.

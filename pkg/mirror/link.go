@@ -34,6 +34,7 @@ type Link struct {
 	inbox    *mailbox
 	answers  chan answer
 	fetchedc chan *fetched
+	begun    chan struct{} // closed when the loop runs
 	dead     chan struct{} // closed when the loop has ended
 	ctx      context.Context
 	workers  sync.WaitGroup
@@ -94,7 +95,7 @@ func New(c Config) (*Link, error) {
 	return &Link{
 		opts: o, filter: filter, source: c.Source, target: c.Target, pool: c.Pool, openPool: wire.NewPool(16 << 20),
 		log: c.Log.With(zap.String("link", o.Name)), instance: c.Instance,
-		inbox: newMailbox(), answers: make(chan answer, 16), fetchedc: make(chan *fetched), dead: make(chan struct{}),
+		inbox: newMailbox(), answers: make(chan answer, 16), fetchedc: make(chan *fetched), begun: make(chan struct{}), dead: make(chan struct{}),
 		lanes: map[offsets.Lane]*lane{}, appenders: map[int32]*appender{}, fetchers: map[int32]*fetcher{},
 		touched: map[*appender]struct{}{}, dirty: map[*lane]struct{}{}, refresh: make(chan struct{}, 1),
 		eventCounts: map[string]int64{}, errors: map[string]int64{}, latency: newLatencyHistogram(), stopped: make(chan struct{}),
@@ -149,6 +150,7 @@ func (l *Link) spawn(fn func(context.Context)) {
 // loop owns all lanes. Everything that happens to them happens here, one event
 // at a time; nothing in it waits for the network.
 func (l *Link) loop(ctx context.Context) error {
+	close(l.begun)
 	defer close(l.dead)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -273,17 +275,27 @@ func (l *Link) beginStop() {
 }
 
 // Status takes a snapshot. It returns false if the loop does not answer before
-// ctx ends, or the link is not running.
+// ctx ends.
 func (l *Link) Status(ctx context.Context) (LinkStatus, bool) {
+	none := LinkStatus{Name: l.opts.Name, Source: l.opts.From, Target: l.opts.To, SourceID: l.source.ID(), TargetID: l.target.ID(), LaneStates: map[LaneState]int{}}
+	select {
+	case <-l.begun:
+	default:
+		none.State, none.Reason = LinkStarting, "reading the journal"
+		return none, true
+	}
 	got := make(chan LinkStatus, 1)
 	l.inbox.post(func() { got <- l.status() })
 	select {
 	case s := <-got:
 		return s, true
 	case <-l.dead:
+		none.State, none.Reason = LinkStopping, "stopped"
+		return none, true
 	case <-ctx.Done():
+		none.Reason = "the link does not answer"
+		return none, false
 	}
-	return LinkStatus{Name: l.opts.Name, Source: l.opts.From, Target: l.opts.To, State: LinkStarting, Reason: "the link does not answer"}, false
 }
 
 func (l *Link) status() LinkStatus {

@@ -66,6 +66,9 @@ func startLink(t *testing.T, source, target []string, o mirror.Options) (l *mirr
 		if err := stop(); err != nil {
 			t.Errorf("run link: %v", err)
 		}
+		if n := pool.Used(); n != 0 {
+			t.Errorf("%d bytes of frames are held after the stop", n)
+		}
 	})
 	return l, stop
 }
@@ -131,11 +134,62 @@ func TestLinkCopiesATopic(t *testing.T) {
 			}
 		}
 	}
-	s, _ := l.Status(t.Context())
-	t.Logf("%+v", s)
+	s, ok := l.Status(t.Context())
+	if !ok || s.State != mirror.LinkCopying || !s.Ready || s.LaneStates[mirror.LaneCopying] != 4 || s.Openings != 4 {
+		t.Errorf("status is %+v", s)
+	}
+	for _, ln := range s.Lanes {
+		if ln.Position != n/4 || ln.Ordinal != n/4 || ln.Records != n/4 || ln.TargetEnd != n/4+1 {
+			t.Errorf("lane is %+v, want %d records", ln, n/4)
+		}
+	}
 	began := time.Now()
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("stopped in %v", time.Since(began))
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+}
+
+// A lane's epoch is taken anew at a regular interval, under load, and its records
+// go on where they were. So does a second start.
+func TestEpochsAreTakenAnew(t *testing.T) {
+	src := fakeCluster(t, kfake.ClusterID("east-id"), kfake.SeedTopics(2, "orders"))
+	dst := fakeCluster(t, kfake.ClusterID("west-id"))
+	const rounds, n = 10, 400
+	l, stop := startLink(t, src.ListenAddrs(), dst.ListenAddrs(), mirror.Options{Topics: []string{"orders"}, ReopenInterval: 300 * time.Millisecond})
+	for i := range rounds {
+		produce(t, src.ListenAddrs(), "orders", 2, i*n, n)
+		want := int64(i + 1)
+		waitUntil(t, func() bool {
+			s, _ := l.Status(t.Context())
+			return s.Openings > 2*want && s.LagRecords != nil && *s.LagRecords == 0
+		})
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	startLink(t, src.ListenAddrs(), dst.ListenAddrs(), mirror.Options{Topics: []string{"orders"}})
+	produce(t, src.ListenAddrs(), "orders", 2, rounds*n, n)
+	for p, records := range consume(t, dst.ListenAddrs(), "orders", (rounds+1)*n) {
+		if len(records) != (rounds+1)*n/2 {
+			t.Errorf("orders-%d holds %d records, want %d", p, len(records), (rounds+1)*n/2)
+		}
+		for i, r := range records {
+			if want := fmt.Sprint("key-", i*2+int(p)); string(r.Key) != want {
+				t.Fatalf("orders-%d record %d has key %s, want %s", p, i, r.Key, want)
+			}
+		}
+	}
+}
+
+func waitUntil(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+		time.Sleep(10 * time.Millisecond) // polling, bounded
+	}
 }

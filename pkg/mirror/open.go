@@ -40,7 +40,8 @@ type opening struct {
 	barrierID     int64   // producer id whose first barrier stands, -1 none
 	barrierAt     instant // since when
 	attempts      int
-	knownSourceID bool // a changed source topic id is followed
+	knownSourceID bool  // a changed source topic id is followed
+	follow        int64 // see lane
 
 	transactionalID string
 	idGeneration    int32

@@ -70,6 +70,9 @@ func (l *Link) recover(o *opening) error {
 		r.source, r.sourceEpoch, r.verify, r.verifyEpoch = -1, -1, -1, -1
 		o.events = append(o.events, Event{Kind: EventRecreated, Detail: "source topic was deleted and created again: copying the new one from its beginning, behind the old one's records"})
 	}
+	if o.follow >= 0 && o.follow < r.source {
+		r.source, r.sourceEpoch, r.verify, r.verifyEpoch = o.follow, -1, -1, -1
+	}
 	o.check = l.lastRecord(o, r)
 	o.recovered = r
 	o.target = o.log.marker + 1

@@ -158,9 +158,9 @@ func (l *Link) truncated(ln *lane, end int64, why string) {
 		return
 	}
 	// Follow: what was copied stays on the target; go on with the new records.
-	ln.fetched, ln.fetchEpoch = end, -1
-	ln.mapSource = -1
-	l.startFetch(ln)
+	// Within an epoch source offsets only grow, so this takes a new one.
+	ln.follow = end
+	l.doubt(ln, "truncation", errors.New(detail), 0)
 }
 
 // refused is a record the lane can never pass.

@@ -109,9 +109,10 @@ func (m *Memory) before(req kmsg.Request) (kmsg.Response, error, bool) { //nolin
 	switch r := req.(type) {
 	case *kmsg.ProduceRequest:
 		for i := range r.Topics {
+			topic := m.Topic(&r.Topics[i])
 			for k := range r.Topics[i].Partitions {
 				p := &r.Topics[i].Partitions[k]
-				m.produce(r.Topics[i].Topic, p.Partition, p.Records)
+				m.produce(topic, p.Partition, p.Records)
 			}
 		}
 	case *kmsg.EndTxnRequest:
@@ -122,6 +123,18 @@ func (m *Memory) before(req kmsg.Request) (kmsg.Response, error, bool) { //nolin
 		}
 	}
 	return nil, nil, false
+}
+
+// Topic is the name of a topic in a produce request, which from version 13 on
+// has its id only; "" if there is none. Only for control functions.
+func (m *Memory) Topic(t *kmsg.ProduceRequestTopic) string {
+	if t.Topic != "" {
+		return t.Topic
+	}
+	if v := m.kfake.topics.MapIndex(reflect.ValueOf(t.TopicID).Convert(m.kfake.topics.Type().Key())); v.IsValid() {
+		return v.String()
+	}
+	return ""
 }
 
 func (m *Memory) settle() {
@@ -225,7 +238,7 @@ func (m *Memory) forget(k key) {
 
 // internals finds kfake's private state.
 type internals struct {
-	ids, byTxnID         reflect.Value
+	ids, byTxnID, topics reflect.Value
 	producers, windowing layout
 }
 
@@ -237,6 +250,12 @@ func reach(c *kfake.Cluster) (internals, error) {
 	pids := reflect.ValueOf(c).Elem().FieldByName("pids")
 	if !pids.IsValid() || pids.Kind() != reflect.Struct {
 		return in, fmt.Errorf("reach into kfake: no pids in the cluster")
+	}
+	if data := reflect.ValueOf(c).Elem().FieldByName("data"); data.IsValid() && data.Kind() == reflect.Struct {
+		in.topics = data.FieldByName("id2t")
+	}
+	if !in.topics.IsValid() || in.topics.Kind() != reflect.Map || in.topics.Type().Elem().Kind() != reflect.String || !reflect.TypeFor[[16]byte]().ConvertibleTo(in.topics.Type().Key()) {
+		return in, fmt.Errorf("reach into kfake: no map of topic ids")
 	}
 	in.ids, in.byTxnID = pids.FieldByName("ids"), pids.FieldByName("byTxid")
 	for _, v := range []reflect.Value{in.ids, in.byTxnID} {

@@ -223,9 +223,9 @@ func mustEqual(t *testing.T, from, to *kafkatest.Cluster, topics ...string) {
 }
 
 // putEach writes n records to each of the topic's partitions.
-func putEach(t *testing.T, c *kafkatest.Cluster, topic string, partitions int32, n int, more ...kgo.Opt) {
+func putEach(t *testing.T, c *kafkatest.Cluster, topic string, partitions int32, n int) {
 	t.Helper()
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(c.InternalBootstrap()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(50 * time.Millisecond)}, more...)...)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.InternalBootstrap()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(50*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 func TestOlderVersions(t *testing.T) {
 	for _, v := range []struct{ source, target string }{{kafkatest.Kafka2, kafkatest.Kafka3}, {kafkatest.Kafka3, kafkatest.Kafka2}} {
 		t.Run("from "+v.source+" to "+v.target, func(t *testing.T) {
+			t.Parallel() // mostly waiting
 			pair := kafkatest.StartPair(t, kafkatest.Config{Version: v.source}, kafkatest.Config{Version: v.target})
 			var pairs []compare.Pair
 			for _, spec := range workload.Catalogue("w.", 200, v.source == kafkatest.Kafka2) {

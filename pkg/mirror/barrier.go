@@ -88,7 +88,7 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 		resp, err := conn.Fetch(ctx, session, wire.FetchOptions{MaxWait: 100 * time.Millisecond, MinBytes: 1, MaxBytes: 4 << 20})
 		if err != nil {
 			if ctx.Err() != nil {
-				err = errors.New("not seen in time")
+				err = errors.New("not seen in time: does the partition take writes, are enough replicas in sync?")
 			}
 			return err
 		}

@@ -221,7 +221,10 @@ func (l *Link) startOpenings() {
 			if ln.state != LaneWaiting || l.lanes[ln.key] != ln || ln.appender == nil || ln.appender.conn == nil {
 				continue
 			}
-			ln.state, ln.reason = LaneOpening, ""
+			ln.state = LaneOpening
+			if ln.openings == 0 { // later the reason says why it is opened again
+				ln.reason = ""
+			}
 			ln.opening = true
 			ln.attempts++
 			ln.generation++

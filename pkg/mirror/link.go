@@ -115,6 +115,9 @@ func (l *Link) Run(ctx context.Context) error {
 	})
 	if err != nil {
 		close(l.dead) // no loop will answer Status
+		if ctx.Err() != nil {
+			return nil // asked to stop before anything was begun: a clean stop
+		}
 		return fmt.Errorf("link %s: %s: %w", l.opts.Name, l.opts.To, err)
 	}
 	l.journal = journal

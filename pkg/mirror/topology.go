@@ -32,8 +32,23 @@ type topicPair struct {
 	maxBytes int    // max.message.bytes of the target topic, 0 unknown
 	missing  bool   // the source topic is gone
 	lost     bool   // the target topic was deleted under us
-	problem  string // why it is not copied
-	growth   string // why the partitions are not copied that the target lacks
+	// goneSince is when the source or target topic was first not listed any more,
+	// zero: both are. It counts as deleted goneAfter later.
+	goneSince time.Time
+	problem   string // why it is not copied
+	growth    string // why the partitions are not copied that the target lacks
+}
+
+// goneAfter is how long a topic that was there has to be missing before it counts
+// as deleted: a broker that has just started (with ZooKeeper) lists none at all.
+const goneAfter = 10 * time.Second
+
+// sinceGone is when a topic that is missing now was first seen to be missing.
+func (tp *topicPair) sinceGone() time.Time {
+	if tp.goneSince.IsZero() {
+		return time.Now()
+	}
+	return tp.goneSince
 }
 
 type place struct {
@@ -84,6 +99,9 @@ func (t *topology) targetPartition(key offsets.Lane) (place, string) {
 // unsettled says that something is missing that will most likely be there soon.
 func (t *topology) unsettled() bool {
 	for _, tp := range t.topics {
+		if !tp.goneSince.IsZero() && !tp.missing && !tp.lost {
+			return true
+		}
 		if tp.missing || tp.problem != "" && len(tp.target.partitions) > 0 {
 			continue
 		}
@@ -253,11 +271,12 @@ func (k *topologyKeeper) notice(t *topology) (events []Event) {
 	for name, old := range k.seen {
 		tp := t.topics[name]
 		if tp == nil {
-			if !old.missing {
+			gone := *old
+			gone.goneSince = old.sinceGone()
+			if !old.missing && time.Since(gone.goneSince) >= goneAfter {
+				gone.missing = true
 				events = append(events, Event{Kind: EventDeleted, Detail: fmt.Sprintf("source topic %s is gone; its copy %s stays", name, old.name)})
 			}
-			gone := *old
-			gone.missing = true
 			t.topics[name] = &gone
 			continue
 		}
@@ -280,6 +299,10 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 		switch {
 		case !ok || errors.Is(d.err, kerr.UnknownTopicOrPartition):
 			if old := k.seen[source]; old != nil && (len(old.target.partitions) > 0 || old.lost) {
+				if tp.goneSince = old.sinceGone(); time.Since(tp.goneSince) < goneAfter {
+					tp.target = old.target // as it was, until that is sure
+					continue
+				}
 				tp.lost = true
 				tp.problem = fmt.Sprintf("target topic %s was deleted under us: it is not made again by itself (see the runbook)", name)
 				continue

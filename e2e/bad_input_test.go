@@ -310,7 +310,7 @@ func TestTargetThatTakesNoWritesIsTriedAgain(t *testing.T) {
 	write("first")
 	d := supervise(t, linkFile(t, side{alias: "ue", Cluster: source}, side{alias: "uw", Cluster: target}, sick+"|"+well, "", ""), daemon.Options{})
 	mustEqual(t, source, target, sick, well)
-	lost := target.Broker(3)
+	lost := follower(t, target, sick, well)
 	lost.Kill()
 	eventually(t, "the cluster knows that a replica is gone", func() bool {
 		topics, err := target.Admin().ListTopics(t.Context(), sick)
@@ -331,6 +331,27 @@ func TestTargetThatTakesNoWritesIsTriedAgain(t *testing.T) {
 	if d.starts.Load() != 1 {
 		t.Error("it had to be started again")
 	}
+}
+
+// follower is a broker that leads neither topic, so that no lane has to be opened
+// again for its loss.
+func follower(t *testing.T, c *kafkatest.Cluster, topics ...string) *kafkatest.Broker {
+	t.Helper()
+	listed, err := c.Admin().ListTopics(t.Context(), topics...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range c.Brokers() {
+		leads := false
+		for _, topic := range topics {
+			leads = leads || listed[topic].Partitions[0].Leader == int32(b.ID())
+		}
+		if !leads {
+			return b
+		}
+	}
+	t.Fatal("every broker leads one of the topics")
+	return nil
 }
 
 // A journal that a newer version has written to stops the link before anything

@@ -34,7 +34,7 @@ func (l *link) until(what string, ok func(mirror.LinkStatus) bool) mirror.LinkSt
 	l.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
 		s, answers := l.Status(l.t.Context())
-		if !answers {
+		if !answers || s.State == mirror.LinkStopping {
 			l.t.Fatalf("waiting for %s: the link has ended: %v", what, l.stop())
 		}
 		if ok(s) {
@@ -84,11 +84,11 @@ func (l *link) untilAt(topic string, partition int32, position int64) {
 	})
 }
 
-// ended waits until the link has ended by itself and returns its error.
+// ended waits until the link stops by itself and returns its error.
 func (l *link) ended() error {
 	l.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
-		if _, ok := l.Status(l.t.Context()); !ok {
+		if s, answers := l.Status(l.t.Context()); !answers || s.State == mirror.LinkStopping {
 			return l.stop()
 		}
 		if time.Now().After(deadline) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -447,11 +448,8 @@ func rightTakenAway(t *testing.T, pair *kafkatest.ClusterPair) {
 	write()
 	d := supervise(t, linkFile(t, from, to, `taken\..*`, "", ""), daemon.Options{})
 	mustEqual(t, from.Cluster, to.Cluster, topics...)
-	for _, g := range rights {
-		// What each record needs; the rest is asked for when a lane is opened.
-		if g.kind != "group" && (g.kind != "topic" || g.operation != kadm.OpWrite && (g.operation != kadm.OpRead || g.target)) {
-			continue
-		}
+	without := func(g grant) {
+		t.Helper()
 		before := len(d.log.String())
 		g.take(t, from, to)
 		write()
@@ -459,13 +457,38 @@ func rightTakenAway(t *testing.T, pair *kafkatest.ClusterPair) {
 		eventually(t, fmt.Sprintf("with %v taken away it says %q", g, want), func() bool {
 			return strings.Contains(d.log.String()[before:], want)
 		})
+		eventually(t, "the link says that it is not well", func() bool { s, ok := d.status(); return ok && s.State == mirror.LinkDegraded })
 		g.give(t, from, to)
 		mustEqual(t, from.Cluster, to.Cluster, topics...)
 		eventually(t, fmt.Sprintf("the link is well after %v was given back", g), func() bool { s, ok := d.status(); return ok && s.State == mirror.LinkCopying })
 	}
+	for _, g := range rights {
+		// What each record needs; the rest is asked for when a lane is opened.
+		if g.kind == "group" || g.kind == "topic" && (g.operation == kadm.OpWrite || g.operation == kadm.OpRead && !g.target) {
+			without(g)
+		}
+	}
+	// Seen and not readable is another way than not seen at all.
+	seen := rights[0]
+	seen.operation = kadm.OpDescribe
+	seen.give(t, from, to)
+	without(rights[0])
 	if n := d.starts.Load(); n != 1 {
 		t.Errorf("it had to be started %d times", n)
 	}
+	if strings.Contains(d.log.String(), `"kind":"deleted"`) {
+		t.Error("a topic that could not be seen was taken for deleted")
+	}
+
+	// A journal that is there and may not be read ends the daemon.
+	d.stop()
+	read := slices.IndexFunc(rights, func(g grant) bool { return strings.HasSuffix(g.name, ".journal") && g.operation == kadm.OpRead })
+	rights[read].take(t, from, to)
+	d = supervise(t, linkFile(t, from, to, `taken\..*`, "", ""), daemon.Options{})
+	d.untilSays("grant READ on topic replicator.te.tw.journal")
+	write()
+	rights[read].give(t, from, to)
+	mustEqual(t, from.Cluster, to.Cluster, topics...)
 }
 
 // What a wrong login or certificate is told, by the command itself.

@@ -55,7 +55,7 @@ func run(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	opening, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	d, err := daemon.New(opening, cfg, daemon.Options{Version: build.Version, Log: log})
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return nil // asked to stop before there was anything to stop
 	}
 	if err != nil {

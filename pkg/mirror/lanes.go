@@ -599,7 +599,9 @@ func (l *Link) writePositions(lanes map[*lane]struct{}) {
 	}
 	l.journal.Append(func(err error) {
 		l.inbox.post(func() {
+			l.journalProblem = ""
 			if err != nil {
+				l.journalProblem = err.Error()
 				l.fail("journal", err)
 			} else {
 				l.journalled = time.Now()

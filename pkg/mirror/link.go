@@ -57,8 +57,11 @@ type Link struct {
 	assigned  bool           // the group has given an assignment, even an empty one
 	// groupProblem is why the group takes us no more, "" while it does.
 	groupProblem string
-	stopping     bool
-	stopped      chan struct{}
+	// journalProblem is why the last positions could not be journalled, or "".
+	// Lanes whose map does not change go on all the same.
+	journalProblem string
+	stopping       bool
+	stopped        chan struct{}
 
 	routes      [nRoutes][nReasons][nCodecs]RouteCount
 	events      []Event
@@ -380,6 +383,8 @@ func (l *Link) judge(s *LinkStatus) {
 		if len(s.Lanes) > 0 && s.Lanes[0].Reason != "" {
 			s.Reason += ": " + s.Lanes[0].Topic + "-" + fmt.Sprint(s.Lanes[0].Partition) + ": " + s.Lanes[0].Reason
 		}
+	case l.journalProblem != "":
+		s.State, s.Reason = LinkDegraded, l.journalProblem
 	case unread >= 0:
 		s.State, s.Reason = LinkDegraded, fmt.Sprintf("%s-%d: %s", s.Lanes[unread].Topic, s.Lanes[unread].Partition, s.Lanes[unread].Reason)
 	case l.topo.problem() != "":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +82,8 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 		for _, e := range state.Epochs() {
 			o.known[e.ProducerID] = true
 		}
+		_, opened := state.Last()
+		o.first = !opened
 		reading[partitionKey{o.targetTopic, o.key.Partition}] = o
 		setRead(session, o, o.log.from)
 	}
@@ -109,6 +112,16 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 			if o.err = l.brokerSaid(p.ErrorCode, o.targetTopic); o.err == nil {
 				o.log.start = p.LogStart
 				next, o.err = o.readOn(p.Records)
+			}
+			if o.err == nil && o.first && o.log.marker < 0 && o.log.holdsData() {
+				// Nobody of ours wrote this. What there is of it need not all be read.
+				if !l.opts.AppendToExisting {
+					o.err = l.existingRecords(o)
+				} else if !o.log.again {
+					o.log.again = true
+					lost = append(lost, o)
+					continue
+				}
 			}
 			switch {
 			case o.err == nil && o.log.marker >= 0 && !o.log.again && l.tailLost(o):
@@ -193,11 +206,18 @@ func (l *Link) readElsewhere(ctx context.Context, conn *wire.Conn, batch []*open
 		if err != nil {
 			return err
 		}
-		o.log.start, o.log.batches = start, nil
-		if o.log.from < start {
+		tail := max(start, end-backRead)
+		switch {
+		case o.first && o.log.holdsData():
+			o.log.from = max(o.log.from, tail)
+		case o.log.from < start:
 			o.log.from = start
-		} else if at := max(start, end-backRead); at < o.log.from {
-			o.log.from = at
+		case tail < o.log.from:
+			o.log.from = tail
+		}
+		o.log.start = start
+		if !o.first {
+			o.log.batches = nil
 		}
 	}
 	return nil
@@ -266,6 +286,11 @@ func (o *opening) readOn(records []byte) (next int64, err error) {
 		}
 	}
 	return next, nil
+}
+
+// holdsData says whether a batch that is no control record was read.
+func (t *targetLog) holdsData() bool {
+	return slices.ContainsFunc(t.batches, func(b logBatch) bool { return !b.control })
 }
 
 // add appends a batch, or makes it part of the run it continues.

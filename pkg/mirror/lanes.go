@@ -233,6 +233,7 @@ func (l *Link) startOpenings() {
 			batch = append(batch, &opening{
 				lane: ln, key: ln.key, generation: ln.generation, targetTopic: ln.targetTopic, targetID: ln.targetID, sourceID: ln.sourceID,
 				targetBroker: ln.appender.broker, serial: ln.appender.serial, barrierID: ln.barrierID, barrierAt: ln.barrierAt, attempts: ln.attempts,
+				later:         int(ln.key.Partition) >= l.partsThen[ln.key.Topic],
 				knownSourceID: l.opts.OnRecreate == Continue, follow: ln.follow,
 			})
 		}

@@ -49,7 +49,8 @@ type Link struct {
 	touched   map[*appender]struct{}
 	timers    timers
 	topo      *topology
-	refresh   chan struct{} // asks the topology keeper
+	partsThen map[string]int // partitions of source topics when the link began
+	refresh   chan struct{}  // asks the topology keeper
 	toOpen    []*lane
 	openers   int
 	dirty     map[*lane]struct{}
@@ -286,6 +287,9 @@ func (l *Link) Status(ctx context.Context) (LinkStatus, bool) {
 	none := LinkStatus{Name: l.opts.Name, Source: l.opts.From, Target: l.opts.To, SourceID: l.source.ID(), TargetID: l.target.ID(), LaneStates: map[LaneState]int{}}
 	select {
 	case <-l.begun:
+	case <-l.dead:
+		none.State, none.Reason = LinkStopping, "stopped"
+		return none, true
 	default:
 		none.State, none.Reason = LinkStarting, "reading the journal"
 		return none, true

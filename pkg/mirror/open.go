@@ -50,6 +50,7 @@ type opening struct {
 	fencedAt        instant // when our control record was seen
 	log             targetLog
 	known           map[int64]bool // producer ids of the lane
+	first           bool           // no epoch record was known when reading began
 	target          int64          // offset of the first append
 	recovered       recovered
 	quiet           bool
@@ -228,14 +229,20 @@ func (l *Link) takeEpoch(ctx context.Context, conn *wire.Conn, o *opening) error
 	init.TransactionTimeoutMillis = int32(transactionTTL.Milliseconds())
 	init.ProducerID, init.ProducerEpoch = -1, -1
 	err := l.untilSettled(ctx, "init producer id", func() (int16, error) {
-		o.epochAt = now()
-		resp, err := conn.Request(ctx, wire.Pin(init, 4))
-		if err != nil {
-			return 0, err
+		for {
+			o.epochAt = now()
+			resp, err := conn.Request(ctx, wire.Pin(init, 4))
+			if err != nil {
+				return 0, err
+			}
+			r := resp.(*kmsg.InitProducerIDResponse)
+			o.writer = offsets.Writer{ProducerID: r.ProducerID, Epoch: r.ProducerEpoch}
+			// A coordinator that lost its log hands out epochs that were in use: on to
+			// the first that was not.
+			if top, ok := l.journal.State(o.key).MaxEpoch(r.ProducerID); r.ErrorCode != 0 || !ok || top < r.ProducerEpoch {
+				return r.ErrorCode, nil
+			}
 		}
-		r := resp.(*kmsg.InitProducerIDResponse)
-		o.writer = offsets.Writer{ProducerID: r.ProducerID, Epoch: r.ProducerEpoch}
-		return r.ErrorCode, nil
 	})
 	if err != nil {
 		return err
@@ -297,7 +304,7 @@ func (l *Link) firstPositions(ctx context.Context, batch []*opening) {
 	for _, o := range batch {
 		switch {
 		case o.recovered.source >= 0:
-		case o.recovered.first && l.opts.StartLatest:
+		case o.recovered.first && l.opts.StartLatest && !o.later:
 			end = append(end, o)
 		default:
 			start = append(start, o)

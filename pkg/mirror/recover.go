@@ -52,13 +52,8 @@ func (l *Link) recover(o *opening) error {
 	if err != nil {
 		return err
 	}
-	if r.first {
-		for _, b := range o.log.batches {
-			if !b.control && !l.opts.AppendToExisting {
-				return haltf("target partition %s-%d holds records that the journal %s does not know: set append_to_existing to append behind them, or delete the target topic to copy it anew",
-					o.targetTopic, o.key.Partition, l.opts.JournalTopic)
-			}
-		}
+	if r.first && !l.opts.AppendToExisting && (o.log.start > 0 || o.log.holdsData()) {
+		return l.existingRecords(o)
 	}
 	if r.foreign > 0 {
 		o.events = append(o.events, Event{Kind: EventForeignWriter, Detail: fmt.Sprintf("%d records of another writer stand in target partition %s-%d", r.foreign, o.targetTopic, o.key.Partition)})
@@ -102,6 +97,13 @@ func (l *Link) lastRecord(o *opening, r recovered) *recordCheck {
 		return nil
 	}
 	return &recordCheck{source: r.source - 1, digest: digest}
+}
+
+// existingRecords refuses to begin where somebody else, or a link whose journal
+// is lost, has written before.
+func (l *Link) existingRecords(o *opening) error {
+	return haltf("target partition %s-%d holds or held records that the journal %s does not know: set append_to_existing to append behind them, or delete the target topic to copy it anew",
+		o.targetTopic, o.key.Partition, l.opts.JournalTopic)
 }
 
 // sameTopics refuses to go on with a topic that was deleted and created again.

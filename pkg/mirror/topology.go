@@ -576,6 +576,12 @@ func (l *Link) onTopology(t *topology) {
 	if len(t.topics) == 0 && (l.topo == nil || len(l.topo.topics) > 0) {
 		l.log.Warn("nothing to copy", zap.String("reason", l.nothingToCopy()))
 	}
+	if l.topo == nil {
+		l.partsThen = map[string]int{}
+		for name, tp := range t.topics {
+			l.partsThen[name] = len(tp.source.partitions)
+		}
+	}
 	l.topo = t
 	l.member.subscribe(t.sources())
 	for _, ln := range slices.Collect(maps.Values(l.lanes)) {

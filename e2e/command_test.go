@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,8 @@ func runCommand(t *testing.T, args ...string) (stdout, stderr string, code int) 
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out, says bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &says
+	// What steers these tests would be settings that do not exist.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "REPLICATOR_") })
 	if err := cmd.Run(); err != nil {
 		if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 			t.Fatal(err)

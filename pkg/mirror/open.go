@@ -41,6 +41,7 @@ type opening struct {
 	barrierAt     instant // since when
 	attempts      int
 	knownSourceID bool  // a changed source topic id is followed
+	later         bool  // its partition was made after the link began
 	follow        int64 // see lane
 
 	transactionalID string
@@ -383,7 +384,7 @@ type brokerConns struct {
 }
 
 type brokerConn struct {
-	once sync.Once
+	made chan struct{} // closed when conn or err is there
 	conn *wire.Conn
 	err  error
 }
@@ -392,11 +393,15 @@ func (b *brokerConns) get(ctx context.Context, broker int32) (*wire.Conn, error)
 	b.mu.Lock()
 	c := b.conns[broker]
 	if c == nil {
-		c = &brokerConn{}
+		c = &brokerConn{made: make(chan struct{})}
 		b.conns[broker] = c
+		b.mu.Unlock()
+		c.conn, c.err = b.link.target.Connect(ctx, broker)
+		close(c.made)
+		return c.conn, c.err
 	}
 	b.mu.Unlock()
-	c.once.Do(func() { c.conn, c.err = b.link.target.Connect(ctx, broker) })
+	<-c.made // whoever connects has the same context
 	return c.conn, c.err
 }
 

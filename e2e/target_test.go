@@ -61,6 +61,18 @@ func TestTargetTopicIsDeleted(t *testing.T) {
 		l.untilAt(calm, p, 100)
 	}
 	wantValues(t, pair.Target, gone, 0)
+	if err := l.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	o.OnRecreate = mirror.Continue
+	l = startLink(t, pair, o)
+	for p, n := range []int64{100, 50} {
+		l.untilAt(gone, int32(p), n)
+	}
+	l.untilEvent(mirror.EventRecreated, gone)
+	wantValues(t, pair.Target, gone, 0, words("first", 0, 50), words("second", 0, 50))
+	wantValues(t, pair.Target, gone, 1, words("first", 0, 50))
 }
 
 // A target topic with more partitions than its source is refused by name; keys

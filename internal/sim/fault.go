@@ -118,8 +118,10 @@ func (w *world) restart(s step, hosts []string, side string) {
 	down := min(s.lasts, 5*time.Second)
 	for _, h := range hosts {
 		w.net.Cut(memnet.Match{To: h})
-		if s.way%2 == 0 {
-			w.during(down, w.net.Refuse(memnet.Match{To: h}))
+		for _, d := range w.daemons {
+			if d != nil && s.way%2 == 0 {
+				w.during(down, w.net.Refuse(memnet.Match{From: d.host, To: h}))
+			}
 		}
 	}
 	if side == "target" {
@@ -136,7 +138,7 @@ func (w *world) move(s step) {
 	}
 	topic, p := lane.Topic, lane.Partition
 	if s.kind == moveTarget && s.way%5 == 0 {
-		topic, p = journalTopic, int32(s.way%3)
+		topic, p = journalTopic, 0
 	}
 	leader := c.LeaderFor(topic, p)
 	if leader < 0 {

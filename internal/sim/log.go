@@ -32,7 +32,11 @@ func (w *world) readLog(ctx context.Context, c *kfake.Cluster, hosts []string, l
 		return nil, err
 	}
 	defer client.Close()
-	for next := int64(0); next < c.PartitionInfo(lane.Topic, lane.Partition).HighWatermark; {
+	info := c.PartitionInfo(lane.Topic, lane.Partition)
+	if info == nil {
+		return nil, fmt.Errorf("partition does not exist")
+	}
+	for next := info.LogStartOffset; next < info.HighWatermark; {
 		raw, err := fetch(ctx, client.Broker(int(c.LeaderFor(lane.Topic, lane.Partition))), lane, next)
 		if err != nil {
 			return nil, err

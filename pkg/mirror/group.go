@@ -21,14 +21,14 @@ type membership struct {
 	link    *Link
 	client  *kgo.Client // made when the first topics are known
 	topics  chan []string
-	commits chan map[string]map[int32]kgo.EpochOffset
+	commits chan []kmsg.OffsetCommitRequestTopic
 	left    chan time.Duration // asks to leave within
 	done    chan struct{}
 }
 
 func (l *Link) join() *membership {
 	m := &membership{
-		link: l, topics: make(chan []string, 1), commits: make(chan map[string]map[int32]kgo.EpochOffset, 1),
+		link: l, topics: make(chan []string, 1), commits: make(chan []kmsg.OffsetCommitRequestTopic, 1),
 		left: make(chan time.Duration, 1), done: make(chan struct{}),
 	}
 	l.spawn(m.run)
@@ -45,7 +45,7 @@ func (m *membership) subscribe(topics []string) {
 }
 
 // commit offers positions for the group; dropped if the last commit is under way.
-func (m *membership) commit(positions map[string]map[int32]kgo.EpochOffset) {
+func (m *membership) commit(positions []kmsg.OffsetCommitRequestTopic) {
 	select {
 	case m.commits <- positions:
 	default:
@@ -175,18 +175,23 @@ func laneKeys(lanes map[string][]int32) (out []offsets.Lane) {
 	return out
 }
 
-// send commits positions, so that standard tools see how far the link is.
-func (m *membership) send(ctx context.Context, positions map[string]map[int32]kgo.EpochOffset) {
+// send commits positions, so that standard tools see how far the link is. It
+// makes the request itself: the client's own commit waits while the group is
+// shared out anew, and leaving would wait behind it.
+func (m *membership) send(ctx context.Context, positions []kmsg.OffsetCommitRequestTopic) {
 	if m.client == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	m.client.CommitOffsetsSync(ctx, positions, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
-		if err != nil {
-			m.link.log.Debug("commit of positions to the source's group failed; the next one follows", zap.Error(err))
-		}
-	})
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.Topics = m.link.opts.Group, positions
+	if req.MemberID, req.Generation = m.client.GroupMetadata(); req.MemberID == "" {
+		return
+	}
+	if _, err := req.RequestWith(ctx, m.client); err != nil {
+		m.link.log.Debug("commit of positions to the source's group failed; the next one follows", zap.Error(err))
+	}
 }
 
 func (m *membership) close(ctx context.Context, within time.Duration) {

@@ -233,8 +233,8 @@ func (l *Link) startOpenings() {
 			batch = append(batch, &opening{
 				lane: ln, key: ln.key, generation: ln.generation, targetTopic: ln.targetTopic, targetID: ln.targetID, sourceID: ln.sourceID,
 				targetBroker: ln.appender.broker, serial: ln.appender.serial, barrierID: ln.barrierID, barrierAt: ln.barrierAt, attempts: ln.attempts,
-				later:         int(ln.key.Partition) >= l.partsThen[ln.key.Topic],
-				knownSourceID: l.opts.OnRecreate == Continue, follow: ln.follow,
+				later:   int(ln.key.Partition) >= l.partsThen[ln.key.Topic],
+				restart: l.opts.OnRecreate == Continue, follow: ln.follow,
 			})
 		}
 		l.toOpen = append(l.toOpen[:0], l.toOpen[n:]...)

@@ -29,20 +29,20 @@ const (
 // fence, read, go on. See DESIGN.md, "One writer per lane". The opener owns it
 // until it is handed back to the loop.
 type opening struct {
-	lane          *lane // the loop's; not touched here
-	key           offsets.Lane
-	generation    uint32
-	targetTopic   string
-	targetID      [16]byte
-	sourceID      [16]byte
-	targetBroker  int32
-	serial        uint32  // of the connection the lane will append on
-	barrierID     int64   // producer id whose first barrier stands, -1 none
-	barrierAt     instant // since when
-	attempts      int
-	knownSourceID bool  // a changed source topic id is followed
-	later         bool  // its partition was made after the link began
-	follow        int64 // see lane
+	lane         *lane // the loop's; not touched here
+	key          offsets.Lane
+	generation   uint32
+	targetTopic  string
+	targetID     [16]byte
+	sourceID     [16]byte
+	targetBroker int32
+	serial       uint32  // of the connection the lane will append on
+	barrierID    int64   // producer id whose first barrier stands, -1 none
+	barrierAt    instant // since when
+	attempts     int
+	restart      bool  // topics that were made again are copied anew
+	later        bool  // its partition was made after the link began
+	follow       int64 // see lane
 
 	transactionalID string
 	idGeneration    int32

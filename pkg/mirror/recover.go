@@ -48,9 +48,16 @@ func (l *Link) recover(o *opening) error {
 			return &secondBarrierError{o.writer.ProducerID, o.fencedAt}
 		}
 	}
-	r, err := recoverLane(state, o.key, o.writer, o.log)
-	if err != nil {
-		return err
+	last, opened := state.Last()
+	var r recovered
+	if opened && recreated(last.TargetTopicID, o.targetID) { // sameTopics let it pass
+		r = anew(state, last)
+		o.events = append(o.events, Event{Kind: EventRecreated, Detail: "target topic was deleted and created again: copying it anew from the start of its source"})
+	} else {
+		var err error
+		if r, err = recoverLane(state, o.key, o.writer, o.log); err != nil {
+			return err
+		}
 	}
 	if r.first && !l.opts.AppendToExisting && (o.log.start > 0 || o.log.holdsData()) {
 		return l.existingRecords(o)
@@ -61,7 +68,7 @@ func (l *Link) recover(o *opening) error {
 	if r.cut != nil {
 		o.events = append(o.events, Event{Kind: EventCut, Detail: fmt.Sprintf("target partition %s-%d lost its tail: ends at offset %d, records are sent again from source offset %d on", o.targetTopic, o.key.Partition, r.cut.Target, r.source)})
 	}
-	if last, ok := state.Last(); ok && recreated(last.SourceTopicID, o.sourceID) {
+	if opened && recreated(last.SourceTopicID, o.sourceID) {
 		r.source, r.sourceEpoch, r.verify, r.verifyEpoch = -1, -1, -1, -1
 		o.events = append(o.events, Event{Kind: EventRecreated, Detail: "source topic was deleted and created again: copying the new one from its beginning, behind the old one's records"})
 	}
@@ -106,12 +113,26 @@ func (l *Link) existingRecords(o *opening) error {
 		o.targetTopic, o.key.Partition, l.opts.JournalTopic)
 }
 
+// anew is where a lane goes on whose target topic was made again: at the start of
+// its source. What the epochs before said of ordinals from here on does not count
+// any more.
+func anew(state offsets.LaneState, last offsets.EpochRecord) recovered {
+	ordinal := last.Ordinal
+	if p, ok := state.Position(); ok {
+		ordinal = p.Ordinal
+	}
+	return recovered{ordinal: ordinal, source: -1, sourceEpoch: -1, verify: -1, verifyEpoch: -1}
+}
+
 // sameTopics refuses to go on with a topic that was deleted and created again.
 func (l *Link) sameTopics(o *opening, last offsets.EpochRecord) error {
-	if recreated(last.TargetTopicID, o.targetID) {
-		return haltf("target topic %s was deleted and created again: delete the journal entries of the lane to copy it anew (see the runbook)", o.targetTopic)
+	if o.restart {
+		return nil
 	}
-	if recreated(last.SourceTopicID, o.sourceID) && !o.knownSourceID {
+	if recreated(last.TargetTopicID, o.targetID) {
+		return haltf("target topic %s was deleted and created again: set on_recreate to restart to copy it anew from the start of its source", o.targetTopic)
+	}
+	if recreated(last.SourceTopicID, o.sourceID) {
 		return haltf("source topic %s was deleted and created again: set on_recreate to restart to copy the new one behind the old", o.key.Topic)
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"replicator/pkg/offsets"
@@ -245,16 +245,24 @@ const commitEvery = 5 * time.Second
 
 // commitPositions offers the lanes' positions to the source's group.
 func (l *Link) commitPositions() {
-	positions := map[string]map[int32]kgo.EpochOffset{}
+	var positions []kmsg.OffsetCommitRequestTopic
+	at := map[string]int{}
 	for key, ln := range l.lanes {
 		if ln.position < 0 || ln.position == ln.committed || !ln.open() {
 			continue
 		}
 		ln.committed = ln.position
-		if positions[key.Topic] == nil {
-			positions[key.Topic] = map[int32]kgo.EpochOffset{}
+		i, ok := at[key.Topic]
+		if !ok {
+			i = len(positions)
+			at[key.Topic] = i
+			t := kmsg.NewOffsetCommitRequestTopic()
+			t.Topic, t.TopicID = key.Topic, ln.sourceID
+			positions = append(positions, t)
 		}
-		positions[key.Topic][key.Partition] = kgo.EpochOffset{Epoch: -1, Offset: ln.position}
+		p := kmsg.NewOffsetCommitRequestTopicPartition()
+		p.Partition, p.Offset = key.Partition, ln.position
+		positions[i].Partitions = append(positions[i].Partitions, p)
 	}
 	if len(positions) > 0 {
 		l.member.commit(positions)

@@ -304,7 +304,7 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 					continue
 				}
 				tp.lost = true
-				tp.problem = fmt.Sprintf("target topic %s was deleted under us: it is not made again by itself (see the runbook)", name)
+				tp.problem = fmt.Sprintf("target topic %s was deleted under us: it is not made again by itself; to have it made and copied anew, set on_recreate to restart and restart the daemon", name)
 				continue
 			}
 			if l.opts.KeepTopics {

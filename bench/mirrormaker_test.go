@@ -55,7 +55,7 @@ func TestAgainstMirrorMaker(t *testing.T) {
 	if codec == "" {
 		codec = workload.LZ4
 	}
-	spec := workload.Spec{Topic: "bench", Kind: workload.Plain, Codec: codec, Partitions: 8, Records: records, ValueBytes: 1000, BatchBytes: 64 << 10}
+	spec := workload.Spec{Topic: "bench", Kind: workload.Plain, Codec: codec, Partitions: 8, Records: records, ValueBytes: 1000, BatchBytes: setting("REPLICATOR_BENCH_BATCH", 200<<10)} // about 64 KiB once compressed
 	r, err := workload.Write(t.Context(), src, spec)
 	if err != nil {
 		t.Fatal(err)

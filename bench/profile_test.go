@@ -35,7 +35,7 @@ func TestProfile(t *testing.T) {
 	if codec == "" {
 		codec = workload.LZ4
 	}
-	spec := workload.Spec{Topic: "bench", Kind: kind, Codec: codec, Partitions: 8, Records: setting("REPLICATOR_BENCH_RECORDS", 1_000_000), BatchBytes: 64 << 10}
+	spec := workload.Spec{Topic: "bench", Kind: kind, Codec: codec, Partitions: 8, Records: setting("REPLICATOR_BENCH_RECORDS", 1_000_000), BatchBytes: setting("REPLICATOR_BENCH_BATCH", 200<<10)}
 	r, err := workload.Write(t.Context(), []kgo.Opt{kgo.SeedBrokers(pair.Source.Bootstrap()...)}, spec)
 	if err != nil {
 		t.Fatal(err)

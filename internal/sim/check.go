@@ -140,6 +140,7 @@ func (w *world) checkRecords(lane offsets.Lane, final, copied []record, state of
 	}
 	all := w.writer.compacted[lane]
 	order := slices.Sorted(maps.Keys(all))
+	start := w.source.PartitionInfo(lane.Topic, lane.Partition).LogStartOffset
 	next, wrong := 0, 0
 	for _, r := range copied {
 		id, err := idOf(r.value)
@@ -157,14 +158,15 @@ func (w *world) checkRecords(lane offsets.Lane, final, copied []record, state of
 				wanted, _ := idOf(all[order[from]].value)
 				want = fmt.Sprintf("record %d of source offset %d", wanted, order[from])
 			}
-			w.wrongf("%v: target offset %d holds record %d (writer %v, sequence %d, timestamp %v), expected was %s",
-				lane, r.offset, id, r.writer, r.sequence, time.UnixMilli(r.timestamp).Sub(w.began), want)
+			w.wrongf("%v: target offset %d holds record %d (writer %v, sequence %d, timestamp %v), expected was %s; %s",
+				lane, r.offset, id, r.writer, r.sequence, time.UnixMilli(r.timestamp).Sub(w.began), want, w.fate(lane, id, copied))
 			return truth
 		}
 		source := order[next]
 		truth[id] = source
 		next++
-		if problem := translated(state, r, source); problem != "" {
+		// What retention has taken from the source need not be translated any more.
+		if problem := translated(state, r, source); problem != "" && source >= start {
 			w.wrongf("%v: target offset %d holds source offset %d, writer %v, sequence %d; %s", lane, r.offset, source, r.writer, r.sequence, problem)
 			if wrong++; wrong > 3 {
 				return truth
@@ -179,6 +181,37 @@ func (w *world) checkRecords(lane offsets.Lane, final, copied []record, state of
 		}
 	}
 	return truth
+}
+
+// fate tells where a record is on the source, what became of it there, and how
+// often it is on the target.
+func (w *world) fate(lane offsets.Lane, id int64, copied []record) string {
+	found := "it is not on the source"
+	log, err := w.readLog(context.Background(), w.source, sourceHosts, lane)
+	for i := range log {
+		records, _ := decode(&log[i])
+		for _, r := range records {
+			if got, err := idOf(r.value); err == nil && got == id && !control(&log[i]) {
+				found = fmt.Sprintf("on the source it has offset %d, batch at %d of writer %v, transactional %v", r.offset, log[i].FirstOffset, r.writer, transactional(&log[i]))
+			}
+		}
+	}
+	for i := range log {
+		if control(&log[i]) {
+			records, _ := decode(&log[i])
+			found += fmt.Sprintf("; marker at %d of %d: %v", log[i].FirstOffset, log[i].ProducerID, records[0].key)
+		}
+	}
+	if err != nil {
+		found += ": " + err.Error()
+	}
+	found += "; on the target at"
+	for _, r := range copied {
+		if got, err := idOf(r.value); err == nil && got == id {
+			found += fmt.Sprintf(" %d", r.offset)
+		}
+	}
+	return found
 }
 
 // translated asks the journal about one record in every way there is.

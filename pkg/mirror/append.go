@@ -196,8 +196,8 @@ func (l *Link) offer(ln *lane) {
 		a := ln.appender
 		switch {
 		case it.span > ln.spanAcked: // its journal entry's answer offers again
-		case !ln.windowOpen(): // the next answer does
-		case old(it.newest) && time.Now().Before(ln.quietAt):
+		case !ln.windowOpen(l.now): // the next answer does
+		case old(it.newest, l.now) && l.now.Before(ln.quietAt):
 			if ln.wakeAt != ln.quietAt {
 				ln.wakeAt = ln.quietAt
 				gen := ln.generation
@@ -237,7 +237,7 @@ func (l *Link) pump(a *appender) {
 			}
 			a.ready.pop()
 			ln.ready = false
-			if !ln.open() || ln.appender != a || it == nil || it.data == nil || !ln.windowOpen() {
+			if !ln.open() || ln.appender != a || it == nil || it.data == nil || !ln.windowOpen(l.now) {
 				continue
 			}
 			if !ln.lease() {

@@ -20,6 +20,7 @@ import (
 type membership struct {
 	link    *Link
 	client  *kgo.Client // made when the first topics are known
+	cancel  func()      // ends whatever the client waits for
 	topics  chan []string
 	commits chan []kmsg.OffsetCommitRequestTopic
 	left    chan time.Duration // asks to leave within
@@ -68,7 +69,7 @@ func (m *membership) run(ctx context.Context) {
 			if slices.Equal(have, want) || len(want) == 0 && m.client == nil {
 				continue
 			}
-			if err := m.follow(have, want); err != nil {
+			if err := m.follow(ctx, have, want); err != nil {
 				m.link.inbox.post(func() { m.link.fail("group", err); m.link.refreshSoon() })
 				continue
 			}
@@ -86,11 +87,16 @@ func (m *membership) run(ctx context.Context) {
 }
 
 // follow changes the subscription from one list of topics to another.
-func (m *membership) follow(have, want []string) error {
+func (m *membership) follow(ctx context.Context, have, want []string) error {
 	if m.client == nil {
-		client, err := m.link.source.NewClient(m.options(want)...)
-		m.client = client
-		return err
+		ctx, cancel := context.WithCancel(ctx)
+		client, err := m.link.source.NewClient(append(m.options(want), kgo.WithContext(ctx))...)
+		if err != nil {
+			cancel()
+			return err
+		}
+		m.client, m.cancel = client, cancel
+		return nil
 	}
 	var more, less []string
 	for _, t := range want {
@@ -205,5 +211,6 @@ func (m *membership) close(ctx context.Context, within time.Duration) {
 			m.link.log.Warn("group not left in time: its session ends by itself", zap.Error(err))
 		}
 	}
+	m.cancel() // closing would wait for a join that is not answered
 	m.client.CloseAllowingRebalance()
 }

@@ -146,8 +146,9 @@ func newLane(key offsets.Lane) *lane {
 }
 
 // old says whether a batch with this newest timestamp (ms) may be forgotten by
-// the broker before long.
-func old(newest int64) bool { return time.Since(time.UnixMilli(newest)) > oldAge }
+// the broker before long. now is the time of the loop's turn; that a turn may be
+// interrupted is what the lease is for, which looks at the clock itself.
+func old(newest int64, now time.Time) bool { return now.UnixMilli()-newest > oldAge.Milliseconds() }
 
 // open says whether the lane has an epoch it may append under.
 func (ln *lane) open() bool { return ln.state == LaneCopying }
@@ -175,13 +176,13 @@ func (ln *lane) head() *item {
 // but one alone unless the last acknowledged batch and all unanswered ones are
 // young (each by its own newest timestamp, as of now), and the first of an
 // opening alone.
-func (ln *lane) windowOpen() bool {
+func (ln *lane) windowOpen(now time.Time) bool {
 	flying := 0
-	allYoung := ln.acked && !old(ln.ackedNewest)
+	allYoung := ln.acked && !old(ln.ackedNewest, now)
 	for i := range ln.sent {
 		if it := ln.chain.at(i); it.data != nil {
 			flying++
-			allYoung = allYoung && !old(it.newest)
+			allYoung = allYoung && !old(it.newest, now)
 		}
 	}
 	return flying == 0 || allYoung && flying < window

@@ -490,7 +490,7 @@ func (l *Link) waitsForQuiet(ln *lane, items []item) bool {
 		return false
 	}
 	for i := range items {
-		if items[i].data != nil && old(items[i].newest) {
+		if items[i].data != nil && old(items[i].newest, l.now) {
 			l.stopFetch(ln)
 			ln.fetchHeld = true
 			gen := ln.generation

@@ -48,6 +48,7 @@ type Link struct {
 	fetchers  map[int32]*fetcher
 	touched   map[*appender]struct{}
 	timers    timers
+	now       time.Time // when this turn of the loop began
 	topo      *topology
 	partsThen map[string]int // partitions of source topics when the link began
 	refresh   chan struct{}  // asks the topology keeper
@@ -169,13 +170,17 @@ func (l *Link) loop(ctx context.Context) error {
 		timer.Reset(l.timers.next(time.Now(), time.Minute))
 		select {
 		case <-stop:
+			l.now = time.Now()
 			stop = nil
 			l.beginStop()
 		case a := <-l.answers:
+			l.now = time.Now()
 			l.answered(a.request, a.err)
 		case f := <-l.fetchedc:
+			l.now = time.Now()
 			l.onFetched(f)
 		case <-l.inbox.wake:
+			l.now = time.Now()
 			fns := l.inbox.take(spare)
 			for _, fn := range fns {
 				fn()
@@ -183,6 +188,7 @@ func (l *Link) loop(ctx context.Context) error {
 			clear(fns)
 			spare = fns
 		case <-timer.C:
+			l.now = time.Now()
 			for _, fn := range l.timers.due(time.Now()) {
 				fn()
 			}

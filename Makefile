@@ -30,9 +30,9 @@ test: test-unit test-e2e ## all tests; the last lines say what was not run
 test-unit: ## unit, property and fake-cluster tests, Go only
 	$(GO) test $(UNIT)
 
-test-e2e: ## tests on real Kafka clusters (REPLICATOR_E2E=required: fail if they cannot run)
+test-e2e: ## tests on real Kafka clusters (E2E=required: fail if they cannot run)
 	@mkdir -p $(dir $(REPORT)) && rm -f $(REPORT)
-	REPLICATOR_E2E_REPORT=$(REPORT) $(GO) test -count=1 -p 1 -timeout $(E2E_TIMEOUT) $(E2E_FLAGS) $(REAL_KAFKA)
+	E2E_REPORT=$(REPORT) $(GO) test -count=1 -p 1 -timeout $(E2E_TIMEOUT) $(E2E_FLAGS) $(REAL_KAFKA)
 	@echo; cat $(REPORT); \
 	if grep -qv 'not run 0$$' $(REPORT); then \
 		echo 'NOT RUN: the tests named above. They need a JVM and Maven (Debian: apt-get install default-jre-headless maven).'; \
@@ -42,7 +42,7 @@ test-short: ## quick tests without real Kafka
 	$(GO) test -short ./...
 
 test-race: ## unit, property and fake-cluster tests under the race detector
-	REPLICATOR_E2E=off $(GO) test -race ./...
+	E2E=off $(GO) test -race ./...
 
 lint: ## gofmt, go vet, golangci-lint (see tools)
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'ed:" $$unformatted; exit 1; fi

@@ -1,6 +1,6 @@
 // Package bench measures the replicator against its peer on real brokers.
 //
-//	REPLICATOR_BENCH=1 go test ./bench -run MirrorMaker -v -timeout 30m
+//	BENCH=1 go test ./bench -run MirrorMaker -v -timeout 30m
 //
 // Both movers run as processes of their own between the same two brokers and
 // copy the same topic, in turns. What counts is the ratio: the brokers run on
@@ -45,17 +45,17 @@ type reading struct {
 }
 
 func TestAgainstMirrorMaker(t *testing.T) {
-	if os.Getenv("REPLICATOR_BENCH") == "" {
-		t.Skip("a benchmark: set REPLICATOR_BENCH=1")
+	if os.Getenv("BENCH") == "" {
+		t.Skip("a benchmark: set BENCH=1")
 	}
-	records, rounds := setting("REPLICATOR_BENCH_RECORDS", 2_000_000), setting("REPLICATOR_BENCH_ROUNDS", 3)
+	records, rounds := setting("BENCH_RECORDS", 2_000_000), setting("BENCH_ROUNDS", 3)
 	pair := kafkatest.StartPair(t, kafkatest.Config{FullJIT: true, Heap: "1g"}, kafkatest.Config{FullJIT: true, Heap: "1g"})
 	src := []kgo.Opt{kgo.SeedBrokers(pair.Source.Bootstrap()...)}
-	codec := workload.Codec(os.Getenv("REPLICATOR_BENCH_CODEC"))
+	codec := workload.Codec(os.Getenv("BENCH_CODEC"))
 	if codec == "" {
 		codec = workload.LZ4
 	}
-	spec := workload.Spec{Topic: "bench", Kind: workload.Plain, Codec: codec, Partitions: 8, Records: records, ValueBytes: 1000, BatchBytes: setting("REPLICATOR_BENCH_BATCH", 200<<10)} // about 64 KiB once compressed
+	spec := workload.Spec{Topic: "bench", Kind: workload.Plain, Codec: codec, Partitions: 8, Records: records, ValueBytes: 1000, BatchBytes: setting("BENCH_BATCH", 200<<10)} // about 64 KiB once compressed
 	r, err := workload.Write(t.Context(), src, spec)
 	if err != nil {
 		t.Fatal(err)

@@ -20,22 +20,22 @@ import (
 )
 
 // TestProfile copies one topic inside the test's process and writes a CPU profile
-// of nothing but the copying: REPLICATOR_BENCH_PROFILE=cpu.prof go test ./bench -run Profile -v
+// of nothing but the copying: BENCH_PROFILE=cpu.prof go test ./bench -run Profile -v
 func TestProfile(t *testing.T) {
-	file := os.Getenv("REPLICATOR_BENCH_PROFILE")
+	file := os.Getenv("BENCH_PROFILE")
 	if file == "" {
-		t.Skip("a measurement: set REPLICATOR_BENCH_PROFILE to a file")
+		t.Skip("a measurement: set BENCH_PROFILE to a file")
 	}
 	pair := kafkatest.StartPair(t, kafkatest.Config{FullJIT: true, Heap: "1g"}, kafkatest.Config{FullJIT: true, Heap: "1g"})
-	kind := workload.Kind(os.Getenv("REPLICATOR_BENCH_KIND"))
+	kind := workload.Kind(os.Getenv("BENCH_KIND"))
 	if kind == "" {
 		kind = workload.Plain
 	}
-	codec := workload.Codec(os.Getenv("REPLICATOR_BENCH_CODEC"))
+	codec := workload.Codec(os.Getenv("BENCH_CODEC"))
 	if codec == "" {
 		codec = workload.LZ4
 	}
-	spec := workload.Spec{Topic: "bench", Kind: kind, Codec: codec, Partitions: 8, Records: setting("REPLICATOR_BENCH_RECORDS", 1_000_000), BatchBytes: setting("REPLICATOR_BENCH_BATCH", 200<<10)}
+	spec := workload.Spec{Topic: "bench", Kind: kind, Codec: codec, Partitions: 8, Records: setting("BENCH_RECORDS", 1_000_000), BatchBytes: setting("BENCH_BATCH", 200<<10)}
 	r, err := workload.Write(t.Context(), []kgo.Opt{kgo.SeedBrokers(pair.Source.Bootstrap()...)}, spec)
 	if err != nil {
 		t.Fatal(err)

@@ -31,9 +31,9 @@ func setting(name string, def int) int {
 // stopped; records of today and of two days ago arrive all the while. Nothing is
 // lost, nothing doubled, the order kept.
 func TestNothingLostUnderKills(t *testing.T) {
-	kills, restarts := setting("REPLICATOR_E2E_KILLS", 6), setting("REPLICATOR_E2E_RESTARTS", 3)
-	seed := uint64(setting("REPLICATOR_E2E_SEED", int(time.Now().UnixNano()&0xffffff)))
-	t.Logf("REPLICATOR_E2E_SEED=%d kills %d restarts %d", seed, kills, restarts)
+	kills, restarts := setting("E2E_KILLS", 6), setting("E2E_RESTARTS", 3)
+	seed := uint64(setting("E2E_SEED", int(time.Now().UnixNano()&0xffffff)))
+	t.Logf("E2E_SEED=%d kills %d restarts %d", seed, kills, restarts)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 
 	pair := kafkatest.StartPair(t, kafkatest.Config{}, kafkatest.Config{})

@@ -24,7 +24,7 @@ import (
 
 // The test binary is also the daemon the fault tests kill: TestMain becomes one
 // when this variable names a configuration.
-const daemonVariable = "REPLICATOR_E2E_DAEMON"
+const daemonVariable = "E2E_DAEMON"
 
 func runDaemon(file string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

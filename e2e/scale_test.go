@@ -48,7 +48,7 @@ func usageOf(t *testing.T, pid int) (u usage) {
 // Thousands of lanes open within seconds, cost next to nothing while idle, and
 // copy again soon after the target's broker came back.
 func TestManyLanes(t *testing.T) {
-	lanes := setting("REPLICATOR_E2E_LANES", 400)
+	lanes := setting("E2E_LANES", 400)
 	pair := kafkatest.StartPair(t, kafkatest.Config{Heap: "1g"}, kafkatest.Config{Heap: "1g"})
 	src, dst := opts(pair.Source), opts(pair.Target)
 	const topics = 4

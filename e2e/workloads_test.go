@@ -19,7 +19,7 @@ func TestEveryWorkloadArrives(t *testing.T) {
 	pair := kafkatest.Pair(t)
 	prefix := kafkatest.Topic(t, "w")
 	var pairs []compare.Pair
-	for _, spec := range workload.Catalogue(prefix+".", setting("REPLICATOR_E2E_RECORDS", 5000), false) {
+	for _, spec := range workload.Catalogue(prefix+".", setting("E2E_RECORDS", 5000), false) {
 		r, err := workload.Write(t.Context(), opts(pair.Source), spec)
 		if err != nil {
 			t.Fatalf("write %s: %v", spec.Topic, err)

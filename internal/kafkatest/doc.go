@@ -14,7 +14,7 @@
 //     killed process are removed by the next one that starts a cluster.
 //   - A test that could not run is never silent. Without a JVM it is skipped with
 //     a recorded reason, and [Main] says at the end what was not run. With
-//     REPLICATOR_E2E=required it fails instead.
+//     E2E=required it fails instead.
 //
 // Brokers have three listeners. CLIENT is the one tests talk to, with the TLS,
 // SASL and authorizer the [Config] asks for. INTERNAL is plaintext and its
@@ -24,9 +24,9 @@
 //
 // Environment:
 //
-//	REPLICATOR_E2E         "required": a missing tool fails the test; "off": skip all
-//	REPLICATOR_E2E_REPORT  a file to which Main adds a line of what ran and what did not
-//	REPLICATOR_CACHE       where Kafka is kept, default os.UserCacheDir()/replicator
-//	REPLICATOR_KAFKA_KEEP  not empty: data directories and logs stay
+//	E2E         "required": a missing tool fails the test; "off": skip all
+//	E2E_REPORT  a file to which Main adds a line of what ran and what did not
+//	KAFKATEST_CACHE       where Kafka is kept, default os.UserCacheDir()/replicator
+//	KAFKATEST_KEEP  not empty: data directories and logs stay
 //	JAVA_HOME              the JVM, default: java of PATH
 package kafkatest

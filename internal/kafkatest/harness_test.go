@@ -26,7 +26,7 @@ func fakeMaven(t *testing.T, script string) (calls func() int) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	t.Setenv("REPLICATOR_CACHE", t.TempDir())
+	t.Setenv("KAFKATEST_CACHE", t.TempDir())
 	return func() int {
 		b, _ := os.ReadFile(log)
 		return strings.Count(string(b), "called")
@@ -66,7 +66,7 @@ func TestAFetchThatFailsLeavesNothingThatLooksWhole(t *testing.T) {
 	if n := calls(); n != 2*fetchAttempts {
 		t.Errorf("tried %d times, want %d", n, 2*fetchAttempts)
 	}
-	left, _ := filepath.Glob(filepath.Join(os.Getenv("REPLICATOR_CACHE"), "*", "*"))
+	left, _ := filepath.Glob(filepath.Join(os.Getenv("KAFKATEST_CACHE"), "*", "*"))
 	if len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
@@ -121,7 +121,7 @@ func TestNothingOutlivesAKilledProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestMainOfAKilledProcess$", "-test.v")
-	cmd.Env = append(os.Environ(), "KAFKATEST_VICTIM=1", "REPLICATOR_E2E_REPORT=")
+	cmd.Env = append(os.Environ(), "KAFKATEST_VICTIM=1", "E2E_REPORT=")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestWithoutJavaATestIsSkippedOrFailsWhereItIsRequired(t *testing.T) {
 	for mode, want := range map[string]string{"": "--- SKIP", "required": "--- FAIL"} {
 		report := filepath.Join(t.TempDir(), "report")
 		cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestToolsOfKafkaRun$", "-test.v")
-		cmd.Env = []string{"HOME=" + t.TempDir(), "REPLICATOR_E2E=" + mode, "REPLICATOR_E2E_REPORT=" + report}
+		cmd.Env = []string{"HOME=" + t.TempDir(), "E2E=" + mode, "E2E_REPORT=" + report}
 		out, _ := cmd.CombinedOutput() // the exit code differs by mode
 		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "java is not in PATH") {
 			t.Errorf("mode %q: %s", mode, out)

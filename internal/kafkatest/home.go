@@ -65,7 +65,7 @@ func (h *home) path(parts ...string) string {
 }
 
 func (h *home) close() {
-	if os.Getenv("REPLICATOR_KAFKA_KEEP") != "" {
+	if os.Getenv("KAFKATEST_KEEP") != "" {
 		// Without its lock file a later sweep does not see it.
 		_ = os.Remove(h.lock.Name())
 	} else {

@@ -76,7 +76,7 @@ func Libs(version string, opts ...LibsOption) (string, error) {
 }
 
 func cacheDir() (string, error) {
-	dir := os.Getenv("REPLICATOR_CACHE")
+	dir := os.Getenv("KAFKATEST_CACHE")
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil { // no HOME, as in some build containers

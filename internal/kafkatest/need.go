@@ -14,14 +14,14 @@ import (
 
 // Need says that the rest of the test needs a real Kafka of a version. Where
 // it cannot be had the test is skipped and [Main] says so at the end; with
-// REPLICATOR_E2E=required the test fails.
+// E2E=required the test fails.
 func Need(t testing.TB, version string) {
 	t.Helper()
-	mode := os.Getenv("REPLICATOR_E2E")
+	mode := os.Getenv("E2E")
 	var reason string
 	switch {
 	case mode == "off":
-		reason = "REPLICATOR_E2E is off"
+		reason = "E2E is off"
 	case testing.Short():
 		reason = "-short leaves real Kafka out"
 	default:

@@ -147,7 +147,7 @@ func Main(m *testing.M) int {
 		shared.pair = nil
 	}
 	shared.mu.Unlock()
-	if err := tally.report(os.Stdout, os.Getenv("REPLICATOR_E2E_REPORT")); err != nil {
+	if err := tally.report(os.Stdout, os.Getenv("E2E_REPORT")); err != nil {
 		fmt.Fprintln(os.Stderr, "write the report of what ran:", err)
 		return max(code, 1)
 	}

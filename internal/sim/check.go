@@ -48,6 +48,9 @@ func (w *world) settle() time.Duration {
 				}
 				w.tellf("link %s, %s; errors %v", s.State, s.Reason, s.Errors)
 			}
+			if g := w.source.GroupInfo(d.group); g != nil {
+				w.tellf("group %+v", *g)
+			}
 			d.events()
 			return time.Since(began)
 		}

@@ -3,11 +3,14 @@ package sim
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -189,12 +192,48 @@ func (w *world) crash(slot int, late time.Duration) {
 	w.ends.Go(func() {
 		if late == 0 {
 			held.Drop()
-			return
+		} else {
+			time.Sleep(late)
+			w.tellf("%s: %d bytes arrive late, %v after the crash", d.name, held.Held(), late)
+			held.Lift()
 		}
-		time.Sleep(late)
-		w.tellf("%s: %d bytes arrive late, %v after the crash", d.name, held.Held(), late)
-		held.Lift()
+		time.Sleep(sessionTime + 2*time.Second)
+		w.bury(d)
 	})
+}
+
+// sessionTime is after how long the group gives up a member.
+const sessionTime = 10 * time.Second
+
+// bury takes a dead daemon out of the group. The fake keeps a member for ever
+// whose join it answered and who then says nothing; Kafka does not.
+func (w *world) bury(d *daemon) {
+	g := w.source.GroupInfo(d.group)
+	if g == nil {
+		return
+	}
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group = d.group
+	for _, m := range g.Members {
+		if host, _, err := net.SplitHostPort(m.ClientHost); err == nil && host == d.host {
+			member := kmsg.NewLeaveGroupRequestMember()
+			member.MemberID = m.MemberID
+			req.Members = append(req.Members, member)
+		}
+	}
+	if len(req.Members) == 0 {
+		return
+	}
+	client, err := kgo.NewClient(w.client(observerHost, sourceHosts)...)
+	if err != nil {
+		w.wrongf("bury %s: %v", d.name, err)
+		return
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err = req.RequestWith(ctx, client)
+	w.tellf("the group gives %s up (%v)", d.name, err)
 }
 
 // stopAll ends every daemon and waits for the crashed ones.
@@ -209,7 +248,7 @@ func (w *world) stopAll() {
 
 // log is the log of a daemon: nothing, unless the environment asks for it.
 func (w *world) log(name string) *zap.Logger {
-	if os.Getenv("REPLICATOR_SIM_LOG") == "" {
+	if os.Getenv("SIM_LOG") == "" {
 		return zap.NewNop()
 	}
 	cfg := zap.NewDevelopmentEncoderConfig()

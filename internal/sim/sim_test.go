@@ -25,12 +25,12 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 }
 
 func TestDaemonsUnderFaultsCopyEveryRecordOnce(t *testing.T) {
-	first := number(t, "REPLICATOR_SIM_SEED", 1)
+	first := number(t, "SIM_SEED", 1)
 	runs := uint64(30)
-	if os.Getenv("REPLICATOR_SIM_SEED") != "" {
+	if os.Getenv("SIM_SEED") != "" {
 		runs = 1
 	}
-	runs = number(t, "REPLICATOR_SIM_RUNS", runs)
+	runs = number(t, "SIM_RUNS", runs)
 	for seed := first; seed < first+runs; seed++ {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()

@@ -54,6 +54,9 @@ func (w *world) settle() time.Duration {
 			d.events()
 			return time.Since(began)
 		}
+		if int(time.Since(began).Seconds())%15 == 14 {
+			w.bury(d.group)
+		}
 		time.Sleep(500 * time.Millisecond)
 	}
 }
@@ -276,17 +279,21 @@ func (w *world) checkWriters(lane offsets.Lane, log []kmsg.RecordBatch) {
 func (w *world) leaks() {
 	time.Sleep(time.Second)
 	synctest.Wait()
-	buf := make([]byte, 4<<20)
+	for _, s := range goroutines("replicator/pkg/") {
+		w.wrongf("a goroutine is left: %s", s)
+	}
+}
+
+// goroutines returns the stacks of this bubble's other goroutines that have a text in them.
+func goroutines(text string) (found []string) {
+	buf := make([]byte, 8<<20)
 	stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
 	_, bubble, ok := strings.Cut(strings.SplitN(stacks[0], "\n", 2)[0], "synctest bubble ")
-	if !ok {
-		return
-	}
-	bubble = "synctest bubble " + bubble
 	for _, s := range stacks[1:] {
 		head, body, _ := strings.Cut(s, "\n")
-		if strings.Contains(head, bubble) && strings.Contains(body, "replicator/pkg/") {
-			w.wrongf("a goroutine is left: %s", s)
+		if ok && strings.Contains(head, "synctest bubble "+bubble) && strings.Contains(body, text) {
+			found = append(found, s)
 		}
 	}
+	return found
 }

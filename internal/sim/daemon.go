@@ -47,10 +47,7 @@ func (w *world) start(slot int) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
-	for len(w.daemons) <= slot {
-		w.daemons = append(w.daemons, nil)
-	}
-	w.daemons[slot] = d
+	w.put(slot, d)
 	w.tellf("%s starts in group %s at %s", d.name, d.group, d.host)
 	go d.live(ctx)
 }
@@ -58,6 +55,14 @@ func (w *world) start(slot int) {
 // live keeps the link running until ctx ends.
 func (d *daemon) live(ctx context.Context) {
 	defer close(d.done)
+	go func() {
+		<-ctx.Done()
+		select {
+		case <-d.done:
+		case <-time.After(stopTime):
+			d.w.tellf("%s waits:\n%s", d.name, strings.Join(goroutines("mirror.(*Link)"), "\n"))
+		}
+	}()
 	for {
 		err := d.run(ctx)
 		if ctx.Err() != nil {
@@ -141,8 +146,7 @@ func (d *daemon) status() *mirror.LinkStatus {
 
 // stop ends a daemon cleanly.
 func (w *world) stop(slot int) {
-	d := w.daemons[slot]
-	w.daemons[slot] = nil
+	d := w.put(slot, nil)
 	if d == nil {
 		return
 	}
@@ -173,8 +177,7 @@ func (d *daemon) events() {
 // crash cuts a daemon off for good. What it had sent is held in the network;
 // it arrives after late, or never if late is 0.
 func (w *world) crash(slot int, late time.Duration) {
-	d := w.daemons[slot]
-	w.daemons[slot] = nil
+	d := w.put(slot, nil)
 	if d == nil {
 		return
 	}
@@ -198,24 +201,25 @@ func (w *world) crash(slot int, late time.Duration) {
 			held.Lift()
 		}
 		time.Sleep(sessionTime + 2*time.Second)
-		w.bury(d)
+		w.bury(d.group)
 	})
 }
 
 // sessionTime is after how long the group gives up a member.
 const sessionTime = 10 * time.Second
 
-// bury takes a dead daemon out of the group. The fake keeps a member for ever
-// whose join it answered and who then says nothing; Kafka does not.
-func (w *world) bury(d *daemon) {
-	g := w.source.GroupInfo(d.group)
+// bury takes dead daemons out of a group. The fake keeps a member for ever whose
+// join it answered and who then says nothing; Kafka does not.
+func (w *world) bury(group string) {
+	g := w.source.GroupInfo(group)
 	if g == nil {
 		return
 	}
 	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group = d.group
+	req.Group = group
 	for _, m := range g.Members {
-		if host, _, err := net.SplitHostPort(m.ClientHost); err == nil && host == d.host {
+		host, _, _ := net.SplitHostPort(m.ClientHost)
+		if !w.alive(host) {
 			member := kmsg.NewLeaveGroupRequestMember()
 			member.MemberID = m.MemberID
 			req.Members = append(req.Members, member)
@@ -226,14 +230,40 @@ func (w *world) bury(d *daemon) {
 	}
 	client, err := kgo.NewClient(w.client(observerHost, sourceHosts)...)
 	if err != nil {
-		w.wrongf("bury %s: %v", d.name, err)
+		w.wrongf("bury members of %s: %v", group, err)
 		return
 	}
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_, err = req.RequestWith(ctx, client)
-	w.tellf("the group gives %s up (%v)", d.name, err)
+	w.tellf("group %s gives %d members up (%v)", group, len(req.Members), err)
+}
+
+// alive says whether a daemon runs on the host.
+func (w *world) alive(host string) bool {
+	return slices.ContainsFunc(w.running(), func(d *daemon) bool { return d.host == host })
+}
+
+// running are the daemons that are neither crashed nor stopped.
+func (w *world) running() (all []*daemon) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range w.daemons {
+		if d != nil {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// put notes the daemon of a slot and returns the one before, nil if there was none.
+func (w *world) put(slot int, d *daemon) *daemon {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.daemons[slot]
+	w.daemons[slot] = d
+	return before
 }
 
 // stopAll ends every daemon and waits for the crashed ones.

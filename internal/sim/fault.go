@@ -27,16 +27,21 @@ func (w *world) play(s step) {
 	broker := hosts[s.host]
 	switch s.kind {
 	case crash:
+		// What it sends in its last seconds is under way when it dies.
+		before := time.Duration(s.way%4) * 700 * time.Millisecond
+		held := w.net.Hold(memnet.Match{From: d.host}, memnet.ToListener)
+		time.Sleep(before)
 		late := time.Duration(0)
-		if s.way%4 > 0 {
-			late = min(s.lasts, heldTime)
+		if s.way%5 > 0 {
+			late = min(s.lasts, heldTime-before)
 			if w.plan.daemons == 1 {
 				// Nobody can have fenced it before it crashed, so its requests may
 				// take as long as the lease and their life together.
-				late = min(s.lasts, 2*requestLife-2*time.Second)
+				late = min(s.lasts, 2*requestLife-2*time.Second-before)
 			}
 		}
 		w.crash(s.slot, late)
+		held.Lift() // the crash holds it now
 		time.Sleep(time.Duration(s.way) * 4 * time.Millisecond)
 		w.start(s.slot)
 	case stop:
@@ -118,8 +123,8 @@ func (w *world) restart(s step, hosts []string, side string) {
 	down := min(s.lasts, 5*time.Second)
 	for _, h := range hosts {
 		w.net.Cut(memnet.Match{To: h})
-		for _, d := range w.daemons {
-			if d != nil && s.way%2 == 0 {
+		for _, d := range w.running() {
+			if s.way%2 == 0 {
 				w.during(down, w.net.Refuse(memnet.Match{From: d.host, To: h}))
 			}
 		}

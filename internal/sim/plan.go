@@ -67,7 +67,7 @@ func newPlan(seed uint64) plan {
 	p := plan{
 		daemons:     1 + r.IntN(3),
 		oneGroup:    r.IntN(2) == 0,
-		memoryCheck: pick(r, time.Second, 5*time.Second, 10*time.Minute),
+		memoryCheck: pick(r, 10*time.Millisecond, time.Second, 10*time.Minute),
 		distance:    pick(r, 0, 0, 10*time.Millisecond, 80*time.Millisecond),
 		budget:      pick[int64](r, 1<<20, 4<<20, 32<<20),
 		batchBytes:  pick(r, 2<<10, 64<<10, 256<<10),

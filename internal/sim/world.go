@@ -52,7 +52,7 @@ type world struct {
 	past    []*daemon      // crashed ones that may still be ending
 	ends    sync.WaitGroup // of faults under way
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards daemons, story and wrong
 	story []string
 	wrong int // findings so far
 }
@@ -72,6 +72,7 @@ type Result struct {
 func Run(t testing.TB, seed uint64) (r Result) {
 	w := &world{t: t, seed: seed, began: time.Now(), net: memnet.New(), witness: newWitness()}
 	w.plan = newPlan(seed)
+	w.daemons = make([]*daemon, w.plan.daemons)
 	defer w.tell()
 	w.clusters()
 	defer w.source.Close()

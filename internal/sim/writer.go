@@ -123,10 +123,17 @@ func (wr *writer) burst(ctx context.Context) {
 
 // produce hands over some records of one lane.
 func (wr *writer) produce(ctx context.Context, c *kgo.Client, lane offsets.Lane) {
-	age := pick(wr.random, 0, 0, 0, time.Hour+time.Minute, 73*time.Hour)
+	age := pick(wr.random, 0, 0, time.Hour+time.Minute, 73*time.Hour, 73*time.Hour)
 	size := pick(wr.random, 10, 100, 2000)
 	n := 1 + wr.random.IntN(pick(wr.random, 3, 30, 150))
-	for range n {
+	trickle := wr.random.IntN(3) == 0 // batch after batch, so that several are under way to the target
+	for i := range n {
+		if trickle && i%8 == 7 {
+			if err := c.Flush(ctx); err != nil {
+				wr.w.wrongf("source: %v", err)
+			}
+			time.Sleep(time.Duration(wr.random.Int64N(int64(30 * time.Millisecond))))
+		}
 		id := wr.next[lane]
 		wr.next[lane]++
 		value := binary.BigEndian.AppendUint64(make([]byte, 0, 8+size), uint64(id))

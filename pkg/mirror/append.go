@@ -402,7 +402,9 @@ func (l *Link) appendRefused(ln *lane, it *item, code int16, message string) {
 		l.doubt(ln, "refused", err, 0)
 	case errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.ProducerFenced):
 		l.event(EventFenced, ln, "another holder took the lane")
-		l.doubt(ln, "fenced", err, time.Second)
+		// Longer each time nothing was appended in between: holders that take a lane
+		// from each other would else restart each other's wait for old records for ever.
+		l.doubt(ln, "fenced", err, backoff(ln.attempts, time.Second, time.Minute))
 	case notAuthorized(err):
 		l.doubt(ln, "authorization", l.targetRight(err, "WRITE", ln.targetTopic), 5*time.Second)
 	default:

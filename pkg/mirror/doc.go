@@ -14,8 +14,8 @@
 //
 // When it does not hold: a topic somebody else writes to on the target holds that
 // somebody's records too (an event says so); with ReadUncommitted, data of
-// aborted transactions is copied; a request that a network delivers more than 20
-// seconds after it was sent, to a broker that has forgotten its producer, is not
+// aborted transactions is copied; a request that reaches a broker more than 10
+// seconds after it was sent, when the broker has forgotten its producer, is not
 // kept out.
 //
 // # Who owns what

@@ -166,7 +166,7 @@ func (ln *lane) dropQueuedFrom(l *Link) {
 // place finds out where a waiting lane lies and has it opened, or says what it
 // waits for. It is called again whenever something it may wait for has changed.
 func (l *Link) place(ln *lane) {
-	if ln.state != LaneWaiting || l.stopping || ln.queuedOpen || ln.opening {
+	if ln.state != LaneWaiting || ln.goal == goalRelease || l.stopping || ln.queuedOpen || ln.opening {
 		return
 	}
 	t := l.topo

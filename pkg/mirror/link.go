@@ -107,8 +107,11 @@ func New(c Config) (*Link, error) {
 	}, nil
 }
 
-// stopTime bounds a clean stop.
-const stopTime = 8 * time.Second
+// stopTime bounds a clean stop, lastWait what may be left of it.
+const (
+	stopTime = 8 * time.Second
+	lastWait = time.Second
+)
 
 // Run copies until ctx ends, then stops cleanly: what is in flight is answered
 // and journalled, the lanes are handed over, the group is left. It returns nil
@@ -139,7 +142,18 @@ func (l *Link) Run(ctx context.Context) error {
 	err = l.loop(ctx)
 	l.letGo()
 	cancel()
-	l.workers.Wait()
+	ended := make(chan struct{})
+	go func() {
+		l.workers.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(lastWait):
+		// A request of kgo can outlive its context while it queues behind one that is
+		// not answered. It ends when its cluster is closed.
+		l.log.Warn("stop: requests are still unanswered")
+	}
 	return err
 }
 

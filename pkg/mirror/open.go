@@ -112,7 +112,7 @@ func (l *Link) open(ctx context.Context, batch []*opening) {
 		o.err = l.recover(o)
 	}
 	l.firstPositions(ctx, alive(batch))
-	l.writeEpochs(alive(batch))
+	l.writeEpochs(ctx, alive(batch))
 }
 
 func alive(batch []*opening) []*opening {
@@ -343,10 +343,17 @@ func (l *Link) positionsFrom(ctx context.Context, list func(context.Context, ...
 	}
 }
 
+// errNotWritten is how an opening ends whose epoch record is not acknowledged in time.
+var errNotWritten = errors.New("write epoch record: no answer in time")
+
 // writeEpochs journals the openings. A lane may append only after that.
-func (l *Link) writeEpochs(batch []*opening) {
-	var wg sync.WaitGroup
-	for _, o := range batch {
+func (l *Link) writeEpochs(ctx context.Context, batch []*opening) {
+	type written struct {
+		index int
+		err   error
+	}
+	answers := make(chan written, len(batch)) // room for all: nobody waits for answers once ctx has ended
+	for i, o := range batch {
 		r := &o.recovered
 		entries := []offsets.Entry{offsets.EpochRecord{
 			Lane: o.key, Writer: o.writer, Generation: o.idGeneration, Ordinal: r.ordinal, Source: r.source, Target: o.target,
@@ -358,15 +365,19 @@ func (l *Link) writeEpochs(batch []*opening) {
 		if r.cut != nil {
 			entries = append(entries, *r.cut)
 		}
-		wg.Add(1)
-		l.journal.Append(func(err error) {
-			if err != nil {
-				o.err = fmt.Errorf("write epoch record: %w", err)
-			}
-			wg.Done()
-		}, entries...)
+		l.journal.Append(func(err error) { answers <- written{i, err} }, entries...)
+		o.err = errNotWritten
 	}
-	wg.Wait()
+	for range batch {
+		select {
+		case w := <-answers:
+			if batch[w.index].err = w.err; w.err != nil {
+				batch[w.index].err = fmt.Errorf("write epoch record: %w", w.err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // digest tells apart settings that change which records are copied.

@@ -236,7 +236,7 @@ func placeTopic(t *testing.T, c *kafkatest.Cluster, topic string, settings map[s
 	}
 	for k, v := range settings {
 		s := kmsg.NewCreateTopicsRequestTopicConfig()
-		s.Name, s.Value = k, kadm.StringPtr(v)
+		s.Name, s.Value = k, new(v)
 		rt.Configs = append(rt.Configs, s)
 	}
 	req.Topics = append(req.Topics, rt)

@@ -200,7 +200,7 @@ func writeNew(path string, data []byte, force bool) error {
 	if force {
 		mode = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	}
-	f, err := os.OpenFile(path, mode, 0o644)
+	f, err := os.OpenFile(path, mode, 0o644) //nolint:gosec // a configuration holds references to secrets, never secrets
 	if errors.Is(err, os.ErrExist) {
 		return coded(exitUsage, fmt.Errorf("write configuration %s: the file exists", path), "--force replaces it")
 	}

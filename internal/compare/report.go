@@ -10,18 +10,19 @@ import (
 // Kind says how a record of one side fails to be matched on the other.
 type Kind string
 
+// The kinds.
 const (
-	// Missing: a source record that the target does not hold.
+	// Missing is a source record that the target does not hold.
 	Missing Kind = "missing"
-	// Doubled: a target record whose only counterpart is matched already.
+	// Doubled is a target record whose only counterpart is matched already.
 	Doubled Kind = "doubled"
-	// Extra: a target record that the source does not hold.
+	// Extra is a target record that the source does not hold.
 	Extra Kind = "extra"
-	// Reordered: a record both sides hold, at another place in the order.
+	// Reordered is a record both sides hold, at another place in the order.
 	Reordered Kind = "reordered"
-	// Changed: records at the same place that differ in some field.
+	// Changed are records at the same place that differ in some field.
 	Changed Kind = "changed"
-	// Layout: topics whose partitions do not correspond.
+	// Layout are topics whose partitions do not correspond.
 	Layout Kind = "layout"
 )
 

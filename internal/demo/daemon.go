@@ -80,7 +80,7 @@ func newDaemon(name, dir string, command, source, target []string, fail context.
 
 // start starts the process and waits until it runs.
 func (d *daemon) start(ctx context.Context) error {
-	p := &process{cmd: exec.Command(d.command[0], d.command[1:]...), log: newLogReader(), wanted: make(chan struct{}), ended: make(chan struct{})}
+	p := &process{cmd: exec.CommandContext(context.WithoutCancel(ctx), d.command[0], d.command[1:]...), log: newLogReader(), wanted: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second
 	// The user's own replicator settings are not meant for this one.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,6 +41,7 @@ type Options struct {
 	BeforeProof func(ctx context.Context, source, target []string) error
 }
 
+// How long a demo runs.
 const (
 	defaultDuration = 20 * time.Second
 	// MinDuration and MaxDuration bound Options.Duration: shorter shows nothing,
@@ -239,23 +241,23 @@ func (d *demo) start(ctx context.Context, dm *daemon, what string) error {
 // got a record that was written after the kill.
 func (d *demo) outage(ctx context.Context, again []*daemon, victims ...*daemon) error {
 	at := time.Now()
-	what := ""
+	var what strings.Builder
 	for i, dm := range victims {
 		if i > 0 {
-			what += " and "
+			what.WriteString(" and ")
 		}
-		what += fmt.Sprintf("%s (pid %d%s)", dm.name, dm.pid(), copied(dm.lastWords(ctx)))
+		fmt.Fprintf(&what, "%s (pid %d%s)", dm.name, dm.pid(), copied(dm.lastWords(ctx)))
 		if err := dm.kill(); err != nil {
 			return err
 		}
 		d.kills++
 	}
 	if len(again) == 0 {
-		what += ": the other takes over"
+		what.WriteString(": the other takes over")
 	} else {
-		what += ": nobody is left"
+		what.WriteString(": nobody is left")
 	}
-	d.screen.alarm("kill -9 %s", what)
+	d.screen.alarm("kill -9 %s", what.String())
 	for _, dm := range again {
 		if err := d.start(ctx, dm, "is back"); err != nil {
 			return err

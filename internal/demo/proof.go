@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"replicator/internal/compare"
 	"replicator/pkg/mirror"
@@ -86,19 +87,19 @@ func (f findings) err() error {
 	default:
 		return nil
 	}
-	text := ""
+	var text strings.Builder
 	for i, fault := range faults {
 		if i > 0 {
-			text += ", "
+			text.WriteString(", ")
 		}
-		text += fault
+		text.WriteString(fault)
 	}
 	for _, p := range f.report.Partitions {
 		for _, diff := range p.First {
-			return fmt.Errorf("%w: %s; first %s-%d: %s", ErrNotProved, text, p.Source, p.Partition, diff)
+			return fmt.Errorf("%w: %s; first %s-%d: %s", ErrNotProved, text.String(), p.Source, p.Partition, diff)
 		}
 	}
-	return fmt.Errorf("%w: %s", ErrNotProved, text)
+	return fmt.Errorf("%w: %s", ErrNotProved, text.String())
 }
 
 // String is the last line of the demo.
@@ -116,7 +117,7 @@ func (f findings) String() string {
 
 // tables prints what was counted, how records went, and how long they took.
 func (d *demo) tables(r compare.Report) {
-	d.screen.print("\n")
+	d.screen.text("\n")
 	d.screen.heading("Read back")
 	rows := [][]string{{"topic", "produced", "aborted", "in east", "in west", "sum east", "sum west"}}
 	for i, t := range topics {
@@ -137,12 +138,12 @@ func (d *demo) tables(r compare.Report) {
 	d.screen.table(1, rows...)
 
 	if routes, read := d.routes(); read {
-		d.screen.print("\n")
+		d.screen.text("\n")
 		d.screen.heading("Routes batches took, as the daemons counted until just before their end")
 		d.screen.table(3, routes...)
 	}
 
-	d.screen.print("\n")
+	d.screen.text("\n")
 	d.screen.heading("From a producer in east to a consumer in west")
 	rows = [][]string{{"topic", "p50", "p99", "max", "max at a kill"}}
 	for _, t := range topics {

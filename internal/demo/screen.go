@@ -63,16 +63,16 @@ func (s *screen) paint(t string, colors ...color) string {
 }
 
 // heading begins a part.
-func (s *screen) heading(title string) { s.print(s.paint(title, bold) + "\n") }
+func (s *screen) heading(title string) { s.text(s.paint(title, bold) + "\n") }
 
 // say prints a line below a heading.
 func (s *screen) say(format string, args ...any) {
-	s.print(s.fold("  ", fmt.Sprintf(format, args...)))
+	s.text(s.fold("  ", fmt.Sprintf(format, args...)))
 }
 
 // begin starts the clock, and the bar for this long.
 func (s *screen) begin(length time.Duration) {
-	s.print("\n")
+	s.text("\n")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.began, s.length = time.Now(), length
@@ -101,7 +101,7 @@ func (s *screen) timed(line string, colors ...color) {
 			lines[i] = indent + s.paint(strings.TrimPrefix(body, indent), colors...) + "\n"
 		}
 	}
-	s.print(s.paint(at, faint) + strings.TrimPrefix(strings.Join(lines, ""), indent))
+	s.text(s.paint(at, faint) + strings.TrimPrefix(strings.Join(lines, ""), indent))
 }
 
 // progress shows how far the copy is.
@@ -138,7 +138,7 @@ func (s *screen) close() {
 }
 
 // print writes above the bar.
-func (s *screen) print(t string) {
+func (s *screen) text(t string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bar != nil {
@@ -161,7 +161,7 @@ func (s *screen) verdict(good bool, line string) {
 	for i := range lines {
 		lines[i] = s.paint(lines[i], c, bold)
 	}
-	s.print("\n" + strings.Join(lines, "\n") + "\n")
+	s.text("\n" + strings.Join(lines, "\n") + "\n")
 }
 
 // fold breaks a line at spaces so that it fits a terminal; a file gets it whole.
@@ -214,7 +214,7 @@ func (s *screen) table(left int, rows ...[]string) {
 		}
 		b.WriteString(line + "\n")
 	}
-	s.print(b.String())
+	s.text(b.String())
 }
 
 // number writes 1234567 as 1,234,567.

@@ -190,7 +190,7 @@ func (p *producer) transactions(ctx context.Context) error {
 	for n := 1; ; n++ {
 		size := 10 + rand.IntN(51)
 		if pace.WaitN(ctx, size) != nil {
-			return nil
+			return nil //nolint:nilerr // the time to produce is over
 		}
 		if err := p.client.BeginTransaction(); err != nil {
 			return fmt.Errorf("begin transaction: %w", err)

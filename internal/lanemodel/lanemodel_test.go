@@ -104,7 +104,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		t.Run(c.without+" in "+c.scenario, func(t *testing.T) {
 			t.Parallel()
 			rules := AllRules()
-			for _, name := range strings.Fields(c.without) {
+			for name := range strings.FieldsSeq(c.without) {
 				var err error
 				if rules, err = rules.Without(name); err != nil {
 					t.Fatal(err)

@@ -80,8 +80,8 @@ type Options struct {
 func AllRules() Rules {
 	var r Rules
 	v := reflect.ValueOf(&r).Elem()
-	for i := range v.NumField() {
-		v.Field(i).SetBool(true)
+	for _, field := range v.Fields() {
+		field.SetBool(true)
 	}
 	return r
 }

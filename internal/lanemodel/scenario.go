@@ -43,7 +43,7 @@ type Faults [faultCount]uint8
 func ParseFaults(text string) (Faults, error) {
 	var f Faults
 words:
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		name, count, has := strings.Cut(word, "=")
 		n := 1
 		if has {

@@ -1,5 +1,7 @@
 package lanemodel
 
+import "slices"
+
 // Sizes of the model. A run that would need more reports it (Result.Overflow)
 // instead of looking away.
 const (
@@ -308,10 +310,8 @@ func (s *State) target() []batch { return s.Target[:s.TargetEnd] }
 
 // write puts a fact into the journal; the same fact twice is one, as its key is.
 func (s *State) write(f fact) {
-	for _, have := range s.journal() {
-		if have == f {
-			return
-		}
+	if slices.Contains(s.journal(), f) {
+		return
 	}
 	if s.JournalEnd == journalSize {
 		s.overflow = true

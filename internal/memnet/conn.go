@@ -1,6 +1,7 @@
 package memnet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -206,7 +207,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		count, err, ok, next := c.in.take(p)
 		if ok {
-			if err != nil && err != io.EOF {
+			if err != nil && !errors.Is(err, io.EOF) {
 				err = c.fail("read", err)
 			}
 			return count, err

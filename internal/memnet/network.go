@@ -212,7 +212,7 @@ func (l *listener) Close() error {
 }
 
 func opError(op string, from net.Addr, to netip.AddrPort, err error) error {
-	if _, is := err.(syscall.Errno); is {
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		err = os.NewSyscallError(op, err)
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: from, Addr: net.TCPAddrFromAddrPort(to), Err: err}

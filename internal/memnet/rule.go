@@ -2,6 +2,7 @@ package memnet
 
 import (
 	"net"
+	"slices"
 	"time"
 )
 
@@ -80,17 +81,9 @@ func (n *Network) Refuse(m Match) *Rule {
 // Partition parts two sets of hosts: what is written stays in the network, and
 // dials hang until the rule is lifted or their context ends.
 func (n *Network) Partition(a, b []string) *Rule {
-	in := func(hosts []string, host string) bool {
-		for _, h := range hosts {
-			if h == host {
-				return true
-			}
-		}
-		return false
-	}
 	return n.add(&Rule{kind: partitionRule, matches: func(from, to string) bool {
 		to = hostOf(to)
-		return in(a, from) && in(b, to) || in(b, from) && in(a, to)
+		return slices.Contains(a, from) && slices.Contains(b, to) || slices.Contains(b, from) && slices.Contains(a, to)
 	}})
 }
 

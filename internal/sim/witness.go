@@ -41,7 +41,7 @@ func newWitness() *witness {
 }
 
 // sees is a control function of the target.
-func (w *witness) sees(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // kfake's signature
+func (w *witness) sees(req kmsg.Request) (kmsg.Response, error, bool) {
 	r, ok := req.(*kmsg.ProduceRequest)
 	if !ok {
 		return nil, nil, false

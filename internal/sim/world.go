@@ -127,7 +127,7 @@ func (w *world) clusters() {
 	}
 	// The fake leaves the aborted transactions out of an answer that its size in all
 	// has ended; one that the size of a partition ends has them.
-	w.source.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // kfake's signature
+	w.source.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.source.KeepControl()
 		if r, ok := req.(*kmsg.FetchRequest); ok {
 			r.MaxBytes = 1 << 30

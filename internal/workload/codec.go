@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
@@ -16,6 +17,7 @@ import (
 // Codec is how batches are compressed.
 type Codec string
 
+// The codecs.
 const (
 	None      Codec = "none"
 	Gzip      Codec = "gzip"
@@ -45,10 +47,8 @@ func (c Codec) id() int16 {
 }
 
 func (c Codec) check() error {
-	for _, known := range Codecs() {
-		if c == known {
-			return nil
-		}
+	if slices.Contains(Codecs(), c) {
+		return nil
 	}
 	return fmt.Errorf("unknown codec %q", c)
 }

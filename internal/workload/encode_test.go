@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -55,7 +56,7 @@ func checkServed(t *testing.T, want []*kgo.Record, stored []byte, timestamp func
 	n := 0
 	err := compare.Read(t.Context(), serve(t, len(want), stored), "orders", func(r *kgo.Record) error {
 		w := want[n]
-		if r.Offset != int64(n) || string(r.Key) != string(w.Key) || string(r.Value) != string(w.Value) ||
+		if r.Offset != int64(n) || !bytes.Equal(r.Key, w.Key) || !bytes.Equal(r.Value, w.Value) ||
 			(r.Key == nil) != (w.Key == nil) || (r.Value == nil) != (w.Value == nil) || r.Timestamp.UnixMilli() != timestamp(w) {
 			return fmt.Errorf("record %d is %+v, want %+v", n, r, w)
 		}

@@ -211,7 +211,7 @@ func (a Audit) Err() error {
 // against what was acknowledged, by content alone. It needs a kind whose
 // records all have an identity, so not Nulls.
 func (r LiveResult) Audit(ctx context.Context, opts []kgo.Opt, topic string) (Audit, error) {
-	a := Audit{Acknowledged: r.LiveCounts.Acknowledged}
+	a := Audit{Acknowledged: r.Acknowledged}
 	note := func(format string, args ...any) {
 		if len(a.First) < 20 {
 			a.First = append(a.First, fmt.Sprintf(format, args...))
@@ -240,13 +240,13 @@ func (r LiveResult) Audit(ctx context.Context, opts []kgo.Opt, topic string) (Au
 			bits = append(bits, make([]uint64, max(1024, len(bits)))...)
 		}
 		seen[id.Partition] = bits
-		top, any := highest[id.Partition]
+		top, known := highest[id.Partition]
 		switch {
 		case bits[word]&bit != 0:
 			a.Doubled++
 			note("%s is doubled at offset %d", id, rec.Offset)
 			return nil
-		case any && id.Sequence < top:
+		case known && id.Sequence < top:
 			a.Disordered++
 			note("%s is behind sequence %d at offset %d", id, top, rec.Offset)
 		}

@@ -3,6 +3,7 @@ package workload
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 )
@@ -10,6 +11,7 @@ import (
 // Kind is a shape of source data.
 type Kind string
 
+// The kinds.
 const (
 	Plain         Kind = "plain"         // Spec.Codec, by an idempotent kgo producer
 	Headers       Kind = "headers"       // 0 to 5 headers: null and empty values, duplicate and empty keys
@@ -173,9 +175,7 @@ func (s Spec) settings() map[string]*string {
 	case OldMessages:
 		m["message.format.version"] = []string{"0.9.0", "0.10.0"}[s.Magic]
 	}
-	for k, v := range s.Settings {
-		m[k] = v
-	}
+	maps.Copy(m, s.Settings)
 	out := make(map[string]*string, len(m))
 	for k, v := range m {
 		out[k] = &v

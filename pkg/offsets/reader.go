@@ -106,11 +106,9 @@ func (j *Journal) take(partition int32, records []*kgo.Record, next int64) {
 func (j *Journal) takeRecord(r *kgo.Record) error {
 	e, err := DecodeEntry(r.Key, r.Value)
 	if err != nil {
-		var newer *VersionError
-		var corrupt *CorruptError
-		if errors.As(err, &newer) {
+		if newer, ok := errors.AsType[*VersionError](err); ok {
 			newer.Topic, newer.Partition, newer.Offset = r.Topic, r.Partition, r.Offset
-		} else if errors.As(err, &corrupt) {
+		} else if corrupt, ok := errors.AsType[*CorruptError](err); ok {
 			corrupt.Topic, corrupt.Partition, corrupt.Offset = r.Topic, r.Partition, r.Offset
 		}
 		return err

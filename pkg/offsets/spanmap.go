@@ -160,7 +160,7 @@ func (m *spanMap) ceil(source int64) (ordinal, at int64) {
 		}
 		return ordinal, source
 	}
-	if m.blocks == nil || source < m.blocks[0].source {
+	if len(m.blocks) == 0 || source < m.blocks[0].source {
 		return m.start(0)
 	}
 	lo := 0 // as above

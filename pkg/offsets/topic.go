@@ -160,7 +160,7 @@ func checkTopic(ctx context.Context, cfg JournalConfig, t kadm.TopicDetail, brok
 func (j *Journal) leaders(ctx context.Context) ([]leader, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = kmsg.StringPtr(j.cfg.Topic)
+	t.Topic = new(j.cfg.Topic)
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, j.client)
 	if err != nil {

@@ -173,8 +173,8 @@ func (s *segment) sourceAt(ordinal int64) int64 {
 
 // targetAt returns the target offset of a record of the segment.
 func (s *segment) targetAt(ordinal int64) int64 {
-	for i := len(s.shifts) - 1; i >= 0; i-- {
-		if sh := s.shifts[i]; sh.Ordinal <= ordinal {
+	for _, v := range slices.Backward(s.shifts) {
+		if sh := v; sh.Ordinal <= ordinal {
 			return sh.Target + ordinal - sh.Ordinal
 		}
 	}

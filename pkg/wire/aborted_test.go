@@ -60,7 +60,7 @@ func TestAbortedFilterAgreesWithKgo(t *testing.T) {
 			txns    = map[int64]open{}
 			aborted []struct{ id, first, last int64 }
 		)
-		for offset := int64(0); offset < 60; offset++ {
+		for offset := range int64(60) {
 			id := int64(rng.IntN(4))
 			txn, isOpen := txns[id]
 			switch {

@@ -120,7 +120,7 @@ func (d *decoder) decodeGzip(dst, src []byte, limit int) ([]byte, error) {
 		switch {
 		case len(dst) > limit:
 			return dst, errBomb
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return dst, nil
 		case err != nil:
 			return dst, err

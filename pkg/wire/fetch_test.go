@@ -65,7 +65,7 @@ func randomFetchAnswer(rng *rand.Rand, version int16) *kmsg.FetchResponse {
 		resp.Topics = append(resp.Topics, rt)
 	}
 	if rng.IntN(2) == 0 {
-		resp.Brokers = append(resp.Brokers, kmsg.FetchResponseBroker{NodeID: 3, Host: "elsewhere", Port: 9, Rack: kmsg.StringPtr("a")})
+		resp.Brokers = append(resp.Brokers, kmsg.FetchResponseBroker{NodeID: 3, Host: "elsewhere", Port: 9, Rack: new("a")})
 	}
 	return resp
 }
@@ -154,7 +154,7 @@ func TestFetchAnswerCutOffAnywhereIsRefused(t *testing.T) {
 	for _, version := range []int16{4, 11, 12, 17} {
 		s := fetchTestSession()
 		body := fetchBody(randomFetchAnswer(rand.New(rand.NewPCG(5, 5)), version))
-		for cut := range len(body) {
+		for cut := range body {
 			f := frameOf(pool, body[:cut])
 			if err := s.read(f, version); err == nil {
 				t.Fatalf("version %d: %d of %d bytes were enough", version, cut, len(body))

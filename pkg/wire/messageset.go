@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 )
 
@@ -31,7 +32,7 @@ func (m *message) codec() Codec { return Codec(m.attributes & attrCodec) }
 // cutMessage cuts the first message off a message set, and checks it.
 func cutMessage(set []byte) (m message, rest []byte, err error) {
 	entry, rest, err := Split(set)
-	if err == ErrPartial {
+	if errors.Is(err, ErrPartial) {
 		return m, set, corrupt(-1, "message set ends within a message")
 	}
 	if err != nil {
@@ -60,7 +61,8 @@ func cutMessage(set []byte) (m message, rest []byte, err error) {
 	if m.offset < 0 {
 		return m, set, corrupt(m.offset, "offset is negative")
 	}
-	body, ok := entry[at:], false
+	body := entry[at:]
+	var ok bool
 	if m.key, body, ok = cutBytes(body); !ok {
 		return m, set, corrupt(m.offset, "key length does not fit")
 	}
@@ -168,7 +170,8 @@ func checkSet(outer *message, set []byte) (shift int64, err error) {
 // inside says at which entry a fault was found: offsets within a wrapper mean
 // nothing to the reader.
 func inside(offset int64, err error) error {
-	if c, ok := err.(*CorruptError); ok {
+	c := &CorruptError{}
+	if errors.As(err, &c) {
 		return &CorruptError{Offset: offset, Reason: "message within: " + c.Reason}
 	}
 	return err

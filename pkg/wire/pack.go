@@ -338,7 +338,8 @@ func (p *Packer) put(source, timestamp int64, body []byte) {
 func (p *Packer) flush() {
 	for p.count > 0 && p.err == nil {
 		records, count, maxTS := p.staged, p.count, p.maxTS
-		codec, payload := p.codec, []byte(nil)
+		codec := p.codec
+		var payload []byte
 		for {
 			if payload = p.compress(codec, records); p.err != nil {
 				return

@@ -103,7 +103,7 @@ func TestAConsumerOfTheTargetReadsWhatAConsumerOfTheSourceReads(t *testing.T) {
 func topicID(ctx context.Context, t *testing.T, c *kgo.Client, topic string) [16]byte {
 	req := kmsg.NewPtrMetadataRequest()
 	rt := kmsg.NewMetadataRequestTopic()
-	rt.Topic = kmsg.StringPtr(topic)
+	rt.Topic = new(topic)
 	req.Topics = append(req.Topics, rt)
 	resp, err := req.RequestWith(ctx, c)
 	if err != nil {

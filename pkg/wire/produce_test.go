@@ -98,9 +98,9 @@ func randomProduceAnswer(rng *rand.Rand, parts []ProducePart, version int16) *km
 		rp.Partition, rp.ErrorCode, rp.BaseOffset = p.Partition, int16(rng.Uint32()), rng.Int64()
 		rp.LogAppendTime, rp.LogStartOffset = rng.Int64(), rng.Int64()
 		if rng.IntN(2) == 0 {
-			rp.ErrorMessage = kmsg.StringPtr("not today")
+			rp.ErrorMessage = new("not today")
 			for range rng.IntN(3) {
-				rp.ErrorRecords = append(rp.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: 3, ErrorMessage: kmsg.StringPtr("null key")})
+				rp.ErrorRecords = append(rp.ErrorRecords, kmsg.ProduceResponseTopicPartitionErrorRecord{RelativeOffset: 3, ErrorMessage: new("null key")})
 			}
 		}
 		if rng.IntN(2) == 0 {
@@ -191,7 +191,7 @@ func TestProduceAnswersThatDoNotFitTheRequestAreRefused(t *testing.T) {
 		}
 	}
 	whole := answer("orders", 1, 2)
-	for cut := range len(whole) {
+	for cut := range whole {
 		if _, err := readProduceResponse(whole[:cut], 9, &ProduceRequest{Parts: parts}); err == nil {
 			t.Errorf("%d of %d bytes were enough", cut, len(whole))
 		}

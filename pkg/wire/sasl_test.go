@@ -56,7 +56,7 @@ func TestRefusedAuthenticationSaysWhatTheBrokerSaid(t *testing.T) {
 			resp := req.ResponseKind()
 			if r, ok := resp.(*kmsg.SASLAuthenticateResponse); ok {
 				r.ErrorCode = kerr.SaslAuthenticationFailed.Code
-				r.ErrorMessage = kmsg.StringPtr("Authentication failed: Invalid username or password")
+				r.ErrorMessage = new("Authentication failed: Invalid username or password")
 				writePeerAnswer(w, corr, resp)
 				return io.EOF
 			}

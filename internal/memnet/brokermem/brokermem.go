@@ -101,7 +101,7 @@ func (m *Memory) Forgets() int {
 }
 
 // before runs ahead of every request and leaves it to kfake.
-func (m *Memory) before(req kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // kfake's signature
+func (m *Memory) before(req kmsg.Request) (kmsg.Response, error, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.settle()

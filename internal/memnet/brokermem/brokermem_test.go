@@ -49,7 +49,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) init() (id int64, epoch int16) {
 	r.t.Helper()
 	req := kmsg.NewPtrInitProducerIDRequest()
-	req.TransactionalID = kmsg.StringPtr(txnID)
+	req.TransactionalID = new(txnID)
 	req.TransactionTimeoutMillis = 60_000
 	req.ProducerID, req.ProducerEpoch = -1, -1
 	resp, err := req.RequestWith(r.t.Context(), r.client)

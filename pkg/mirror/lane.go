@@ -76,17 +76,19 @@ type lane struct {
 	barrierAt  instant // when barrierID's first barrier stood; see errSecondBarrier
 	queuedOpen bool
 	notBefore  time.Time // no opening earlier
+	placeAt    time.Time // when it is placed again because of notBefore
 	clean      bool      // draining without a doubt
 	check      *recordCheck
 
 	// The opening in force.
 	writer       offsets.Writer
 	idGeneration int32
-	epochAt      instant   // sending of the request that took the epoch
-	quietAt      time.Time // from then on no request of an earlier holder can be alive
-	lastAnswered instant   // sending of the last request the partition answered
-	acked        bool      // a batch of this opening has been acknowledged
-	ackedNewest  int64     // ms, newest timestamp of the last acknowledged batch
+	epochAt      instant       // sending of the request that took the epoch
+	reopenAfter  time.Duration // the epoch is taken anew at this age
+	quietAt      time.Time     // from then on no request of an earlier holder can be alive
+	lastAnswered instant       // sending of the last request the partition answered
+	acked        bool          // a batch of this opening has been acknowledged
+	ackedNewest  int64         // ms, newest timestamp of the last acknowledged batch
 	validating   bool
 	validated    bool // the opening counts
 

@@ -118,6 +118,7 @@ func (l *Link) drained(ln *lane) {
 			l.removed(ln)
 			return
 		}
+		delete(l.dirty, ln) // nothing is written behind the last word
 		p := l.positionOf(ln)
 		p.Closed, p.Quiet = true, !time.Now().Before(ln.quietAt)
 		l.journal.Append(func(err error) {
@@ -197,8 +198,11 @@ func (l *Link) place(ln *lane) {
 		}
 		return
 	}
-	if wait := time.Until(ln.notBefore); wait > 0 {
-		l.later(ln.notBefore, func() { l.place(ln) })
+	if time.Now().Before(ln.notBefore) {
+		if ln.placeAt != ln.notBefore { // once, however often it is asked
+			ln.placeAt = ln.notBefore
+			l.later(ln.notBefore, func() { l.place(ln) })
+		}
 		return
 	}
 	ln.queuedOpen = true
@@ -345,12 +349,8 @@ func (l *Link) openingFailed(ln *lane, o *opening, failed map[string]*failedOpen
 func (l *Link) opened(ln *lane) {
 	ln.validated = true
 	ln.reason = ""
-	gen := ln.generation
-	l.later(ln.epochAt.t.Add(l.opts.ReopenInterval-time.Duration(jitter(int64(l.opts.ReopenInterval/10)))), func() {
-		if ln.generation == gen && ln.open() {
-			l.doubt(ln, "reopen", errEpochAge, 0)
-		}
-	})
+	// Not all of a day's openings again in the same moment.
+	ln.reopenAfter = l.opts.ReopenInterval - time.Duration(jitter(int64(l.opts.ReopenInterval/10)))
 	l.startFetch(ln)
 }
 

@@ -134,6 +134,10 @@ func TestLinkCopiesATopic(t *testing.T) {
 			}
 		}
 	}
+	waitUntil(t, func() bool { // records are seen on the target a moment before their answers
+		s, _ := l.Status(t.Context())
+		return s.LagRecords != nil && *s.LagRecords == 0
+	})
 	s, ok := l.Status(t.Context())
 	if !ok || s.State != mirror.LinkCopying || !s.Ready || s.LaneStates[mirror.LaneCopying] != 4 || s.Openings != 4 {
 		t.Errorf("status is %+v", s)

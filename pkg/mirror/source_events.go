@@ -230,6 +230,10 @@ func (l *Link) housekeep() {
 
 // watch does what is done for every lane once a second.
 func (l *Link) watch(ln *lane) {
+	if ln.open() && ln.validated && ln.epochAt.since() > ln.reopenAfter {
+		l.doubt(ln, "reopen", errEpochAge, 0)
+		return
+	}
 	if ln.sourceStable >= 0 && ln.sourceStable < ln.sourceEnd && !ln.stuckSince.IsZero() && time.Since(ln.stuckSince) > hangingAfter {
 		ln.stuckSince = time.Now()
 		l.event(EventHanging, ln, fmt.Sprintf("a transaction on the source stays open: last stable offset %d, end %d; find its producer with kafka-transactions.sh find-hanging", ln.sourceStable, ln.sourceEnd))

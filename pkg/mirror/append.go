@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -35,13 +36,20 @@ type appender struct {
 	lastUse    time.Time
 
 	lanes    map[*lane]struct{} // attached
-	ready    queue[*lane]       // with something to send
+	ready    queue[readyLane]   // with something to send
 	validate []*lane            // that have to ask for their end before they send
 	asking   bool
 	free     []*produce
 	requests int                // unanswered
 	queued   int                // bytes of attached lanes' chains
 	paused   map[*lane]struct{} // attached lanes left out of fetches
+}
+
+// readyLane is a place in a ready queue. It counts only under the opening it was
+// taken in: a lane that was in doubt since then stands elsewhere, or not yet.
+type readyLane struct {
+	lane       *lane
+	generation uint32
 }
 
 // produce is one produce request and the lanes of its parts.
@@ -134,6 +142,7 @@ func (l *Link) appenderLost(a *appender, conn *wire.Conn, err error) {
 		return
 	}
 	a.conn = nil
+	a.ready = queue[readyLane]{}
 	a.validate = a.validate[:0]
 	a.asking = false
 	if err == nil {
@@ -195,10 +204,10 @@ func (l *Link) offer(ln *lane) {
 		}
 		a := ln.appender
 		switch {
-		case it.span > ln.spanAcked: // its journal entry's answer offers again
-		case !ln.windowOpen(l.now): // the next answer does
-		case old(it.newest, l.now) && l.now.Before(ln.quietAt):
-			if ln.wakeAt != ln.quietAt {
+		case !ln.sendable(it, l.now):
+			// The answer of its journal entry or of the batch before it offers again;
+			// only the end of a wait does not come by itself.
+			if l.now.Before(ln.quietAt) && old(it.newest, l.now) && ln.wakeAt != ln.quietAt {
 				ln.wakeAt = ln.quietAt
 				gen := ln.generation
 				l.later(ln.quietAt, func() {
@@ -207,6 +216,9 @@ func (l *Link) offer(ln *lane) {
 					}
 				})
 			}
+		case int64(ln.sequence)+int64(it.records) > math.MaxInt32:
+			// Not every broker takes a batch across the wrap of sequence numbers.
+			l.doubt(ln, "reopen", errSequence, 0)
 		case !ln.lease():
 			switch {
 			case ln.sent > 0 || ln.validating: // their answers offer again
@@ -217,11 +229,18 @@ func (l *Link) offer(ln *lane) {
 			}
 		default:
 			ln.ready = true
-			a.ready.push(ln)
+			a.ready.push(readyLane{ln, ln.generation})
 			l.touch(a)
 		}
 		return
 	}
+}
+
+// sendable says whether the lane's next batch may be sent, but for the lease: its
+// spans are journalled, the window has room, and no request of an earlier holder
+// can be alive any more that a broker might take once it has seen old records.
+func (ln *lane) sendable(it *item, now time.Time) bool {
+	return it.span <= ln.spanAcked && ln.windowOpen(now) && !(old(it.newest, now) && now.Before(ln.quietAt))
 }
 
 // pump sends what is ready, one batch of each lane in a request.
@@ -230,14 +249,19 @@ func (l *Link) pump(a *appender) {
 		p := a.request()
 		size := 0
 		for n := a.ready.len(); n > 0 && len(p.parts) < maxRequestParts; n-- {
-			ln := *a.ready.at(0)
+			at := *a.ready.at(0)
+			ln := at.lane
+			if at.generation != ln.generation || !ln.ready {
+				a.ready.pop() // from before a doubt
+				continue
+			}
 			it := ln.head()
 			if it != nil && len(p.parts) > 0 && size+len(it.data) > maxRequestBytes {
 				break
 			}
 			a.ready.pop()
 			ln.ready = false
-			if !ln.open() || ln.appender != a || it == nil || it.data == nil || !ln.windowOpen(l.now) {
+			if !ln.open() || !ln.validated || ln.appender != a || it == nil || it.data == nil || !ln.sendable(it, l.now) {
 				continue
 			}
 			if !ln.lease() {
@@ -444,7 +468,12 @@ func (l *Link) validateNow(a *appender) {
 	if a.asking || a.conn == nil || len(a.validate) == 0 {
 		return
 	}
+	// Who was in doubt since he asked does not ask any more.
+	a.validate = slices.DeleteFunc(a.validate, func(ln *lane) bool { return !ln.validating || ln.appender != a || !ln.open() })
 	n := min(len(a.validate), maxValidate)
+	if n == 0 {
+		return
+	}
 	lanes := slices.Clone(a.validate[:n])
 	a.validate = slices.Delete(a.validate, 0, n)
 	gens := make([]uint32, n)

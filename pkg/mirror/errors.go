@@ -20,6 +20,9 @@ func (e *baseOffsetError) Error() string {
 // healthy writer, and the next opener would fence nobody.
 var errEpochAge = errors.New("epoch is taken anew at its regular interval")
 
+// errSequence opens a lane before its sequence numbers run out.
+var errSequence = errors.New("sequence numbers begin again")
+
 // brokerError adds what the broker said to its error code.
 type brokerError struct {
 	err     error

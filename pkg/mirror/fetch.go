@@ -77,6 +77,7 @@ type fetchedLane struct {
 	end, stable, start  int64
 	preferred           int32
 	from, next          int64 // source offsets covered: [from, next)
+	read                int64 // next source offset behind what was read, wanted or not; -1 nothing
 	epoch               int32 // leader epoch of the last record, -1 unknown
 	firstItem, lastItem int   // its items: fetched.items[firstItem:lastItem]
 }
@@ -91,6 +92,7 @@ type scanned struct {
 	splitBelow int64
 	check      *recordCheck
 	epoch      int32
+	read       int64
 }
 
 // scannedAnswer is an answer whose frame is held until it has been routed.
@@ -287,6 +289,7 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 		a.aborted = append(a.aborted, p.Aborted...)
 		sc.part.Aborted = a.aborted[from:]
 		next, epoch, bad := lastOffsets(p.Records)
+		sc.read = next
 		bad = bad || p.ErrorCode != 0 || p.Diverging || p.PreferredReplica >= 0 && len(p.Records) == 0 && p.PreferredReplica != f.broker
 		if next > fl.position.Offset {
 			fl.position.Offset, fl.position.LastEpoch = next, epoch
@@ -341,7 +344,7 @@ func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
 			fl := fetchedLane{
 				lane: sc.lane, generation: sc.generation, errorCode: p.ErrorCode, diverging: p.Diverging,
 				divergingEnd: p.DivergingEnd, divergingEpoch: p.DivergingEpoch, end: p.HighWatermark, stable: p.LastStable,
-				start: p.LogStart, preferred: p.PreferredReplica, from: sc.from, next: sc.from, epoch: sc.epoch, firstItem: len(out.items),
+				start: p.LogStart, preferred: p.PreferredReplica, from: sc.from, next: sc.from, read: sc.read, epoch: sc.epoch, firstItem: len(out.items),
 			}
 			if len(p.Records) > 0 && p.ErrorCode == 0 && !p.Diverging {
 				out.items, fl.next = r.route(out.items, a.frame, p.Records, p.Aborted, sc.from, sc.maxBytes, sc.splitBelow, sc.check)

@@ -23,14 +23,14 @@ type membership struct {
 	cancel  func()      // ends whatever the client waits for
 	topics  chan []string
 	commits chan []kmsg.OffsetCommitRequestTopic
-	left    chan time.Duration // asks to leave within
+	left    chan time.Time // asks to leave until then
 	done    chan struct{}
 }
 
 func (l *Link) join() *membership {
 	m := &membership{
 		link: l, topics: make(chan []string, 1), commits: make(chan []kmsg.OffsetCommitRequestTopic, 1),
-		left: make(chan time.Duration, 1), done: make(chan struct{}),
+		left: make(chan time.Time, 1), done: make(chan struct{}),
 	}
 	l.spawn(m.run)
 	return m
@@ -54,8 +54,8 @@ func (m *membership) commit(positions []kmsg.OffsetCommitRequestTopic) {
 }
 
 // leave gives the seat back, so that the others need not wait for the session to end.
-func (m *membership) leave(within time.Duration) {
-	m.left <- within
+func (m *membership) leave(until time.Time) {
+	m.left <- until
 	<-m.done
 }
 
@@ -76,8 +76,8 @@ func (m *membership) run(ctx context.Context) {
 			have = want
 		case positions := <-m.commits:
 			m.send(ctx, positions)
-		case within := <-m.left:
-			m.close(ctx, within)
+		case until := <-m.left:
+			m.close(ctx, time.Until(until))
 			return
 		case <-ctx.Done():
 			m.close(ctx, 0)

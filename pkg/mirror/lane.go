@@ -12,6 +12,8 @@ const (
 	// leaseTime is how long after the sending of the last answered request a lane
 	// may send without asking the target whether it still owns its end.
 	leaseTime = 10 * time.Second
+	// leaseMargin is how long a request may lie before the writer, see lease.
+	leaseMargin = 3 * time.Second
 	// requestLife is the longest life of a request that was sent: TCP_USER_TIMEOUT
 	// of the data connections.
 	requestLife = 10 * time.Second
@@ -115,10 +117,9 @@ type lane struct {
 
 	fetchGeneration uint32 // counts starts of the fetch: what an older one read is dropped
 
-	journalled  int64 // position in the journal
-	positionOut bool  // a position record is under way
-	keeping     bool  // its journal entries are being tidied
-	ready       bool  // in its appender's ready queue
+	positionOut bool // a position record is under way
+	keeping     bool // its journal entries are being tidied
+	ready       bool // in its appender's ready queue
 	wakeAt      time.Time
 	paused      bool  // left out of fetches until its queue is shorter
 	fetchHeld   bool  // the fetch waits for something; what it is starts it again
@@ -191,7 +192,9 @@ func (ln *lane) windowOpen(now time.Time) bool {
 }
 
 // lease says whether the lane may send without validating.
-func (ln *lane) lease() bool { return ln.lastAnswered.since() < leaseTime }
+// It stops a while before the lease ends, so that what is handed over now is sent
+// in time; the writer asks the clock again.
+func (ln *lane) lease() bool { return ln.lastAnswered.since() < leaseTime-leaseMargin }
 
 // spans returns the spans that have to be journalled before the items from index
 // i of the chain on are sent, and marks these items.
@@ -267,7 +270,6 @@ func (ln *lane) status(now time.Time) LaneStatus {
 // position are passed over.
 func (ln *lane) fetchPosition() wire.FetchPosition {
 	if v := ln.verify; v >= 0 {
-		ln.verify = -1
 		if v <= ln.fetched && ln.verifyEpoch >= 0 {
 			return wire.FetchPosition{Offset: v, LeaderEpoch: ln.sourceEpoch, LastEpoch: ln.verifyEpoch}
 		}

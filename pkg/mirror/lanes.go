@@ -57,7 +57,7 @@ func (l *Link) drain(ln *lane, g goal, reason string) {
 	ln.goal, ln.reason = g, reason
 	ln.clean = wasOpen && ln.validated
 	ln.state = LaneDraining
-	ln.validating = false
+	ln.validating, ln.ready = false, false
 	l.drained(ln)
 }
 
@@ -96,6 +96,10 @@ func (l *Link) halt(ln *lane, reason string) {
 
 // drained carries out the goal of a draining lane whose answers are all in.
 func (l *Link) drained(ln *lane) {
+	if ln.opening && ln.goal == goalRelease {
+		l.removed(ln) // what its opener finds out is not wanted any more
+		return
+	}
 	if ln.state != LaneDraining || ln.sent > 0 || ln.opening {
 		return
 	}
@@ -235,8 +239,8 @@ func (l *Link) startOpenings() {
 			ln.openings++
 			l.openings++
 			batch = append(batch, &opening{
-				lane: ln, key: ln.key, generation: ln.generation, targetTopic: ln.targetTopic, targetID: ln.targetID, sourceID: ln.sourceID,
-				targetBroker: ln.appender.broker, serial: ln.appender.serial, barrierID: ln.barrierID, barrierAt: ln.barrierAt, attempts: ln.attempts,
+				lane: ln, key: ln.key, targetTopic: ln.targetTopic, targetID: ln.targetID, sourceID: ln.sourceID,
+				targetBroker: ln.appender.broker, serial: ln.appender.serial, barrierID: ln.barrierID, barrierAt: ln.barrierAt,
 				later:   int(ln.key.Partition) >= l.partsThen[ln.key.Topic],
 				restart: l.opts.OnRecreate == Continue, follow: ln.follow,
 			})
@@ -292,7 +296,6 @@ func (l *Link) openingDone(batch []*opening) {
 		ln.mapOrdinal, ln.mapSource = r.ordinal, r.source
 		ln.sequence, ln.acked = 0, false
 		ln.spanSent, ln.spanAcked = 0, 0
-		ln.journalled = r.source
 		ln.validated = false
 		ln.state, ln.reason = LaneCopying, ""
 		ln.goal = goalCopy
@@ -307,6 +310,7 @@ func (l *Link) openingDone(batch []*opening) {
 			continue
 		}
 		began++
+		ln.generation++ // an answer asked for before the epoch record was written does not count
 		l.askValidation(ln)
 	}
 }
@@ -356,7 +360,7 @@ func (l *Link) opened(ln *lane) {
 
 // startFetch fetches from ln.fetched on.
 func (l *Link) startFetch(ln *lane) {
-	if !ln.open() || !ln.validated || ln.sourceBroker < 0 || ln.fetcher != nil {
+	if !ln.open() || !ln.validated || ln.sourceBroker < 0 || ln.fetcher != nil || ln.fetchHeld {
 		return
 	}
 	broker := ln.sourceBroker
@@ -372,7 +376,6 @@ func (l *Link) startFetch(ln *lane) {
 		kind: fetchAdd, lane: ln, topic: ln.key.Topic, topicID: ln.sourceID, partition: ln.key.Partition,
 		generation: ln.fetchGeneration, position: ln.fetchPosition(), from: ln.fetched, maxBytes: ln.maxBytes, splitBelow: ln.splitBelow, check: ln.check,
 	})
-	ln.check = nil
 }
 
 func (l *Link) stopFetch(ln *lane) {
@@ -422,6 +425,9 @@ func (l *Link) onFetched(f *fetched) {
 			continue
 		}
 		l.noteEnds(ln, fl.end, fl.stable, fl.start)
+		if ln.verify >= 0 && (ln.check == nil || fl.read > ln.check.source) {
+			ln.verify, ln.check = -1, nil // the source holds what was copied
+		}
 		if len(items) == 0 {
 			continue
 		}
@@ -440,6 +446,10 @@ func (l *Link) onFetched(f *fetched) {
 		ln.fetched = fl.next
 		if fl.epoch >= 0 {
 			ln.fetchEpoch = fl.epoch
+		}
+		if items[len(items)-1].route == Refuse { // nothing behind it is of use
+			l.stopFetch(ln)
+			ln.fetchHeld = true
 		}
 		if spans := ln.mapItems(from); spans != nil {
 			entries = append(entries, offsets.Spans{Lane: ln.key, Writer: ln.writer, Runs: spans})
@@ -578,11 +588,7 @@ func (l *Link) writePositions(lanes map[*lane]struct{}) {
 		return
 	}
 	var entries []offsets.Entry
-	type written struct {
-		lane     *lane
-		position int64
-	}
-	var out []written
+	var out []*lane
 	for ln := range lanes {
 		if ln.positionOut {
 			continue
@@ -593,7 +599,7 @@ func (l *Link) writePositions(lanes map[*lane]struct{}) {
 		}
 		ln.positionOut = true
 		entries = append(entries, l.positionOf(ln))
-		out = append(out, written{ln, ln.position})
+		out = append(out, ln)
 	}
 	if entries == nil {
 		return
@@ -607,12 +613,10 @@ func (l *Link) writePositions(lanes map[*lane]struct{}) {
 			} else {
 				l.journalled = time.Now()
 			}
-			for _, w := range out {
-				w.lane.positionOut = false
-				if err == nil {
-					w.lane.journalled = w.position
-				} else if l.lanes[w.lane.key] == w.lane {
-					l.markDirty(w.lane)
+			for _, ln := range out {
+				ln.positionOut = false
+				if err != nil && l.lanes[ln.key] == ln {
+					l.markDirty(ln)
 				}
 			}
 		})

@@ -203,7 +203,7 @@ func (l *Link) loop(ctx context.Context) error {
 			spare = fns
 		case <-timer.C:
 			l.now = time.Now()
-			for _, fn := range l.timers.due(time.Now()) {
+			for _, fn := range l.timers.due(l.now) {
 				fn()
 			}
 		case <-l.stopped:
@@ -288,7 +288,7 @@ func (l *Link) beginStop() {
 	deadline := time.Now().Add(stopTime)
 	l.releaseLanes(slices.Collect(maps.Keys(l.lanes)), func() {
 		go func() {
-			l.member.leave(time.Until(deadline))
+			l.member.leave(deadline)
 			close(l.stopped)
 		}()
 	})

@@ -108,8 +108,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// transactionalID names a lane's producer on the target. A generation above 0
-// is taken when the id before it is stuck for good.
+// transactionalID names a lane's producer on the target. The journal
+// can name a generation above 0, for when the id before it is stuck for good.
 func (o Options) transactionalID(topic string, partition, generation int32) string {
 	id := fmt.Sprintf("replicator.%s.%s.%s.%d", o.From, o.To, topic, partition)
 	if generation > 0 {

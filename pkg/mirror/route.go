@@ -243,7 +243,11 @@ func (r *router) flush(out []item) ([]item, error) {
 func (r *router) classify(entry []byte, from int64, limit int, split, more bool) item {
 	switch m := wire.Magic(entry); {
 	case m == 0 || m == 1:
-		return item{route: Repack, reason: OldFormat, next: wire.NextOffset(entry), leaderEpoch: -1}
+		next := wire.NextOffset(entry)
+		if next <= from {
+			return item{route: Skip, next: from}
+		}
+		return item{route: Repack, reason: OldFormat, next: next, leaderEpoch: -1}
 	case m != 2:
 		return refuseFor(Unknown, from, fmt.Errorf("unknown magic %d", m))
 	}

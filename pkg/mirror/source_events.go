@@ -32,7 +32,7 @@ func (l *Link) fetchRefused(ln *lane, fl *fetchedLane) {
 	if ln.nearBroker >= 0 {
 		// A replica that follows may lag or be gone: only the leader's word counts.
 		ln.nearBroker, ln.nearUntil = -1, time.Now().Add(nearFor)
-		l.startFetch(ln)
+		l.fetchAgain(ln, time.Second)
 		return
 	}
 	switch {
@@ -82,6 +82,9 @@ func (l *Link) outOfRange(ln *lane) {
 				return
 			}
 			ln.fetchHeld = false
+			if err == nil && start > ln.verify {
+				ln.verify, ln.check = -1, nil // retention took what would be compared
+			}
 			switch {
 			case err != nil:
 				l.fail("fetch", fmt.Errorf("list offsets of source %s: %w", ln.key, err))
@@ -178,6 +181,13 @@ func (l *Link) fetcherFailed(f *fetcher, err error) {
 	}
 	l.fail("fetch", fmt.Errorf("source broker %d: %w", f.broker, err))
 	l.refreshSoon()
+	for ln := range f.lanes { // those it served in the leader's place go back to the leader
+		if ln.nearBroker == f.broker {
+			ln.nearBroker = -1
+			l.stopFetch(ln)
+			l.startFetch(ln)
+		}
+	}
 }
 
 // hangingAfter is how long the source's last stable offset may stand still below

@@ -48,7 +48,7 @@ lint: ## gofmt, go vet, golangci-lint (see tools)
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'ed:" $$unformatted; exit 1; fi
 	$(GO) vet ./...
 	@PATH="$(BIN):$$PATH"; command -v golangci-lint >/dev/null || { echo 'golangci-lint is missing: make tools'; exit 1; }
-	PATH="$(BIN):$$PATH" golangci-lint run
+	PATH="$(BIN):$$PATH" golangci-lint run --allow-parallel-runners
 
 tools: ## build golangci-lint into bin/ (some minutes the first time)
 	@case "$$(PATH="$(BIN):$$PATH" golangci-lint version 2>/dev/null)" in *" $(GOLANGCI:v%=%) "*|*" $(GOLANGCI) "*) ;; \

@@ -31,7 +31,6 @@ const (
 type opening struct {
 	lane         *lane // the loop's; not touched here
 	key          offsets.Lane
-	generation   uint32
 	targetTopic  string
 	targetID     [16]byte
 	sourceID     [16]byte
@@ -39,10 +38,9 @@ type opening struct {
 	serial       uint32  // of the connection the lane will append on
 	barrierID    int64   // producer id whose first barrier stands, -1 none
 	barrierAt    instant // since when
-	attempts     int
-	restart      bool  // topics that were made again are copied anew
-	later        bool  // its partition was made after the link began
-	follow       int64 // see lane
+	restart      bool    // topics that were made again are copied anew
+	later        bool    // its partition was made after the link began
+	follow       int64   // see lane
 
 	transactionalID string
 	idGeneration    int32

@@ -109,6 +109,7 @@ func (k *checker) link(i int, aliases []string) {
 		patterns []string
 	}{
 		{"topics", l.Topics}, {"topics_exclude", l.TopicsExclude}, {"sync.topic_configs_exclude", l.Sync.TopicConfigsExclude},
+		{"groups", l.Groups}, {"groups_exclude", l.GroupsExclude},
 	} {
 		for j, p := range list.patterns {
 			if text, hint := badPattern(p); text != "" {
@@ -117,12 +118,19 @@ func (k *checker) link(i int, aliases []string) {
 		}
 	}
 	k.naming(at, l)
+	k.enums(Checkpoints{}, at+"checkpoints", map[string]string{"follow": l.Checkpoints.Follow})
 	k.enums(Link{}, strings.TrimSuffix(at, "."), map[string]string{
 		"naming": l.Naming, "isolation": l.Isolation, "start": l.Start, "on_gap": l.OnGap,
 		"on_truncation": l.OnTruncation, "on_recreate": l.OnRecreate, "compression": l.Compression,
 	})
 	k.number(at+"replication_factor", l.ReplicationFactor, 1, 100, true)
 	k.number(at+"journal.replication_factor", l.Journal.ReplicationFactor, 1, 100, true)
+	k.number(at+"checkpoints.replication_factor", l.Checkpoints.ReplicationFactor, 1, 100, true)
+	k.span(at+"checkpoints.interval", l.Checkpoints.Interval, time.Second, time.Hour)
+	k.span(at+"heartbeats.interval", l.Heartbeats.Interval, 100*time.Millisecond, time.Hour)
+	if linkGrammar.MatchString(l.Name) && !topicGrammar.MatchString(l.Checkpoints.Topic) {
+		k.add(at+"checkpoints.topic", l.Checkpoints.Topic, "is not a name for a topic", "")
+	}
 	k.number(at+"journal.partitions", l.Journal.Partitions, 1, 1000, false)
 	if linkGrammar.MatchString(l.Name) && !topicGrammar.MatchString(l.Journal.Topic) {
 		k.add(at+"journal.topic", l.Journal.Topic, "is not a name for a topic", "")
@@ -184,8 +192,11 @@ func (k *checker) naming(at string, l *Link) {
 // enums checks texts with a list of values in the schema of a section.
 func (k *checker) enums(sectionOf any, at string, values map[string]string) {
 	n := rootSchema().field("log")
-	if _, ok := sectionOf.(Link); ok {
+	switch sectionOf.(type) {
+	case Link:
 		n = rootSchema().field("links").elem
+	case Checkpoints:
+		n = rootSchema().field("links").elem.field("checkpoints")
 	}
 	for _, f := range n.fields {
 		value, ok := values[f.name]
@@ -222,8 +233,10 @@ func (k *checker) links() {
 			b := &links[j]
 			if a.Name == b.Name && a.Name != "" {
 				k.add(at+".name", a.Name, fmt.Sprintf("is the name of links[%d] too", j), "give each a name of its own")
-			} else if a.Journal.Topic == b.Journal.Topic && a.To == b.To && a.Journal.Topic != "" {
+			} else if a.To == b.To && a.Journal.Topic == b.Journal.Topic && a.Journal.Topic != "" {
 				k.add(at+".journal.topic", a.Journal.Topic, fmt.Sprintf("is the journal of links[%d] too", j), "")
+			} else if a.To == b.To && a.Checkpoints.Topic == b.Checkpoints.Topic && a.Checkpoints.Topic != "" {
+				k.add(at+".checkpoints.topic", a.Checkpoints.Topic, fmt.Sprintf("has the checkpoints of links[%d] too", j), "")
 			}
 			if a.From == b.To && a.To == b.From && a.From != a.To {
 				k.loop(at, a, b, j)
@@ -250,7 +263,7 @@ func (k *checker) loop(at string, a, b *Link, j int) {
 					if p == probe && !selects(out, p) {
 						continue
 					}
-					names = append(names, targetName(out, p))
+					names = append(names, out.TargetName(p))
 				}
 			}
 		}
@@ -281,13 +294,6 @@ func (k *checker) loop(at string, a, b *Link, j int) {
 
 func excludesAll(l *Link, pattern string) bool {
 	return slices.Contains(l.TopicsExclude, pattern) || slices.Contains(l.TopicsExclude, ".*")
-}
-
-func targetName(l *Link, topic string) string {
-	if l.Naming == "prefix" {
-		return l.TopicPrefix + topic
-	}
-	return topic
 }
 
 // selects reports whether a link copies a topic of that name. Patterns that

@@ -72,8 +72,43 @@ type Link struct {
 	RefreshInterval time.Duration `koanf:"refresh_interval"`
 	// SessionTimeout is how long a silent daemon keeps its lanes.
 	SessionTimeout time.Duration `koanf:"session_timeout"`
-	Sync           Sync          `koanf:"sync"`
-	Journal        Journal       `koanf:"journal"`
+	// Groups and GroupsExclude are regular expressions of whole names of the
+	// source's groups whose offsets are translated.
+	Groups        []string    `koanf:"groups"`
+	GroupsExclude []string    `koanf:"groups_exclude"`
+	Checkpoints   Checkpoints `koanf:"checkpoints"`
+	Heartbeats    Heartbeats  `koanf:"heartbeats"`
+	Sync          Sync        `koanf:"sync"`
+	Journal       Journal     `koanf:"journal"`
+}
+
+// Checkpoints says how the groups' offsets come to the target.
+type Checkpoints struct {
+	// Follow is how commits are read: off its __consumer_offsets (tail), by
+	// asking (poll), or the first where that may be read (auto).
+	Follow string `koanf:"follow" oneof:"auto tail poll off"`
+	// Interval is how often groups are asked for with poll, and how often
+	// offsets are committed to the target's groups.
+	Interval time.Duration `koanf:"interval"`
+	// CommitGroups commits translated offsets to the target's groups that have
+	// no active member.
+	CommitGroups bool `koanf:"commit_groups"`
+	// MirrorMaker writes MirrorMaker 2's checkpoints too, from.checkpoints.internal.
+	MirrorMaker bool `koanf:"mirrormaker"`
+	// Topic is where checkpoints are kept on the target. Load derives one from
+	// the link's name: replicator.from.to.checkpoints.
+	Topic string `koanf:"topic"`
+	// ReplicationFactor of the topics when they are created; -1 is 3 where there
+	// are three brokers, else the target's default.
+	ReplicationFactor int `koanf:"replication_factor"`
+}
+
+// Heartbeats are MirrorMaker 2's: records in the topic heartbeats of the source,
+// copied to from.heartbeats on the target.
+type Heartbeats struct {
+	// Enabled writes and copies them; the replicator writes nothing else to a source.
+	Enabled  bool          `koanf:"enabled"`
+	Interval time.Duration `koanf:"interval"`
 }
 
 // Sync says what of the topics themselves is kept alike.
@@ -97,6 +132,18 @@ type Journal struct {
 	// there are three brokers, else the target's default.
 	Partitions        int `koanf:"partitions"`
 	ReplicationFactor int `koanf:"replication_factor"`
+}
+
+// TargetName is what a topic of the source is called on the target, "" for one
+// that naming: map does not copy.
+func (l *Link) TargetName(topic string) string {
+	switch l.Naming {
+	case "prefix":
+		return l.TopicPrefix + topic
+	case "map":
+		return l.TopicMap[topic]
+	}
+	return topic
 }
 
 // HTTP is the listener of metrics, health and status.
@@ -157,6 +204,11 @@ func DefaultLink() Link {
 		BatchBytes:        256 << 10,
 		RefreshInterval:   30 * time.Second,
 		SessionTimeout:    10 * time.Second,
+		Groups:            []string{".*"},
+		// MirrorMaker 2's, and our own.
+		GroupsExclude: []string{`console-consumer-.*`, `connect-.*`, `__.*`, `replicator\..*`},
+		Checkpoints:   Checkpoints{Follow: "auto", Interval: 5 * time.Second, CommitGroups: true, MirrorMaker: true, ReplicationFactor: -1},
+		Heartbeats:    Heartbeats{Interval: time.Second},
 		Sync: Sync{
 			CreateTopics:   true,
 			GrowPartitions: true,

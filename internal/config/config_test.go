@@ -99,6 +99,7 @@ func TestSmallestFileGetsAllDefaults(t *testing.T) {
 	link := DefaultLink()
 	link.From, link.To, link.Topics = "east", "west", []string{"orders.*"}
 	link.Name, link.Journal.Topic = "east->west", "replicator.east.west.journal"
+	link.Checkpoints.Topic = "replicator.east.west.checkpoints"
 	want.Links = []Link{link}
 	if diff := cmp.Diff(&want, cfg, sameSecrets, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("configuration differs (-want +got):\n%s", diff)

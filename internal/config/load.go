@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -290,8 +291,10 @@ func (c *Config) derive() {
 		if l.Naming == "prefix" && l.TopicPrefix == "" && l.From != "" {
 			l.TopicPrefix = l.From + "."
 		}
-		if l.Journal.Topic == "" && l.Name != "" {
-			l.Journal.Topic = "replicator." + strings.ReplaceAll(l.Name, "->", ".") + ".journal"
+		if l.Name != "" {
+			own := "replicator." + strings.ReplaceAll(l.Name, "->", ".")
+			l.Journal.Topic = cmp.Or(l.Journal.Topic, own+".journal")
+			l.Checkpoints.Topic = cmp.Or(l.Checkpoints.Topic, own+".checkpoints")
 		}
 	}
 }

@@ -122,12 +122,7 @@ func linkOptions(cfg *config.Config, lc *config.Link) (mirror.Options, error) {
 	o.OnGap = action(lc.OnGap)
 	o.OnTruncation = action(lc.OnTruncation)
 	o.OnRecreate = action(lc.OnRecreate)
-	switch lc.Naming {
-	case "prefix":
-		o.Rename = func(topic string) string { return lc.TopicPrefix + topic }
-	case "map":
-		o.Rename = func(topic string) string { return lc.TopicMap[topic] }
-	}
+	o.Rename = lc.TargetName
 	if lc.Sync.TopicConfigs {
 		exclude, err := config.Compile(lc.Sync.TopicConfigsExclude)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"replicator/internal/observe"
+	"replicator/internal/stats"
 	"replicator/pkg/mirror"
 )
 
@@ -57,7 +58,7 @@ func (c screen) render(s, before *mirror.Status) string {
 // rate is what a link did between two looks.
 type rate struct {
 	records, bytes float64 // a second
-	latency        mirror.Histogram
+	latency        stats.Histogram
 }
 
 // rateOf compares link i with itself in an earlier look; nil: there was none, or
@@ -77,7 +78,7 @@ func rateOf(s, before *mirror.Status, i int) *rate {
 	oldRecords, oldBytes := copied(old)
 	r := &rate{records: float64(records-oldRecords) / seconds, bytes: float64(bytes-oldBytes) / seconds}
 	if len(old.Latency.Counts) == len(l.Latency.Counts) && l.Latency.Count >= old.Latency.Count {
-		r.latency = mirror.Histogram{Bounds: l.Latency.Bounds, Count: l.Latency.Count - old.Latency.Count}
+		r.latency = stats.Histogram{Bounds: l.Latency.Bounds, Count: l.Latency.Count - old.Latency.Count}
 		for k, n := range l.Latency.Counts {
 			r.latency.Counts = append(r.latency.Counts, n-old.Latency.Counts[k])
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"replicator/internal/stats"
 	"replicator/pkg/mirror"
 )
 
@@ -43,7 +44,7 @@ func healthyStatus() *mirror.Status {
 				{Route: "skip", Reason: "marker", Codec: "none", Batches: 3, Records: 3, Bytes: 234},
 			},
 			Openings: 2, JournalAge: new(0.4),
-			Latency:       mirror.Histogram{Bounds: []float64{0.001, 0.0025, 0.005, 0.01, 0.1}, Counts: []uint64{10, 600, 300, 85, 5}, Sum: 3, Count: 1000},
+			Latency:       stats.Histogram{Bounds: []float64{0.001, 0.0025, 0.005, 0.01, 0.1}, Counts: []uint64{10, 600, 300, 85, 5}, Sum: 3, Count: 1000},
 			InFlightBytes: 4096, SourceBytes: 513 << 20, TargetBytes: 512 << 20,
 		}},
 	}

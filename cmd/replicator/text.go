@@ -10,6 +10,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"replicator/internal/observe"
+	"replicator/internal/stats"
 	"replicator/pkg/mirror"
 )
 
@@ -244,7 +245,7 @@ func span(d time.Duration) string {
 }
 
 // quantile says below which bound of a histogram a part of its observations lies.
-func quantile(h *mirror.Histogram, part float64) string {
+func quantile(h *stats.Histogram, part float64) string {
 	want := part * float64(h.Count)
 	sum := uint64(0)
 	for i, n := range h.Counts {

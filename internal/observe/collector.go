@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"replicator/internal/stats"
 	"replicator/pkg/mirror"
 )
 
@@ -175,7 +176,7 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
-func (e emitter) histogram(m *metric, h *mirror.Histogram, labels ...string) {
+func (e emitter) histogram(m *metric, h *stats.Histogram, labels ...string) {
 	if len(h.Bounds) == 0 || len(h.Bounds) != len(h.Counts) {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"replicator/internal/stats"
 	"replicator/pkg/mirror"
 )
 
@@ -43,7 +44,7 @@ func example() mirror.Status {
 			EventCounts:   map[string]int64{mirror.EventHalted: 1},
 			Errors:        map[string]int64{"connection": 4},
 			Openings:      3,
-			Latency:       mirror.Histogram{Bounds: []float64{0.001, 0.01, 0.1}, Counts: []uint64{1, 5, 2}, Sum: 0.9, Count: 9},
+			Latency:       stats.Histogram{Bounds: []float64{0.001, 0.01, 0.1}, Counts: []uint64{1, 5, 2}, Sum: 0.9, Count: 9},
 			InFlightBytes: 4096, SourceBytes: 100000, TargetBytes: 91000, ThrottleTarget: 1.5,
 			Warnings: []string{"journal topic has replication factor 1"},
 		}},

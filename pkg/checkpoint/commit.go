@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"time"
 
 	"replicator/pkg/offsets"
@@ -20,6 +21,11 @@ type Key struct {
 	Group string
 	Type  GroupType
 	Lane  offsets.Lane
+}
+
+// compare orders keys as tables do: by group, topic, partition.
+func (k Key) compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Group, o.Group), cmp.Compare(k.Type, o.Type), cmp.Compare(k.Lane.Topic, o.Lane.Topic), cmp.Compare(k.Lane.Partition, o.Lane.Partition))
 }
 
 // Commit is what a group committed on the source.

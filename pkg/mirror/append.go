@@ -368,7 +368,7 @@ func (l *Link) answered(p *produce, err error) {
 			ln.records += int64(it.records)
 			ln.bytes += int64(len(it.data))
 			if it.newest > 0 {
-				l.latency.observe(float64(max(0, nowMs-it.newest)) / 1000)
+				l.latency.Observe(float64(max(0, nowMs-it.newest)) / 1000)
 			}
 			l.finish(ln, it)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"replicator/internal/stats"
 	"replicator/pkg/cluster"
 	"replicator/pkg/offsets"
 	"replicator/pkg/wire"
@@ -70,7 +71,7 @@ type Link struct {
 	eventCounts map[string]int64
 	errors      map[string]int64
 	openings    int64
-	latency     Histogram
+	latency     stats.Histogram
 	inFlight    int64
 	journalled  time.Time
 	warnings    []string
@@ -103,7 +104,7 @@ func New(c Config) (*Link, error) {
 		inbox: newMailbox(), answers: make(chan answer, 16), fetchedc: make(chan *fetched), begun: make(chan struct{}), dead: make(chan struct{}),
 		lanes: map[offsets.Lane]*lane{}, appenders: map[int32]*appender{}, fetchers: map[int32]*fetcher{},
 		touched: map[*appender]struct{}{}, dirty: map[*lane]struct{}{}, refresh: make(chan struct{}, 1),
-		eventCounts: map[string]int64{}, errors: map[string]int64{}, latency: newLatencyHistogram(), stopped: make(chan struct{}),
+		eventCounts: map[string]int64{}, errors: map[string]int64{}, latency: stats.NewLatency(), stopped: make(chan struct{}),
 	}, nil
 }
 
@@ -336,8 +337,7 @@ func (l *Link) status() LinkStatus {
 		Events: slices.Clone(l.events), Openings: l.openings, InFlightBytes: l.inFlight, Warnings: l.warnings,
 		Lanes: make([]LaneStatus, 0, len(l.lanes)),
 	}
-	s.Latency = l.latency
-	s.Latency.Counts = slices.Clone(l.latency.Counts)
+	s.Latency = l.latency.Clone()
 	src, dst := l.source.DataTraffic(), l.target.DataTraffic()
 	s.SourceBytes, s.TargetBytes = src.ReadBytes, dst.WrittenBytes
 	s.ThrottleSource, s.ThrottleTarget = src.Throttled.Seconds(), dst.Throttled.Seconds()

@@ -1,6 +1,10 @@
 package mirror
 
-import "time"
+import (
+	"time"
+
+	"replicator/internal/stats"
+)
 
 // Status is the whole state of a daemon at one moment. The metrics, /status and
 // `replicator status` all show this one value.
@@ -71,7 +75,7 @@ type LinkStatus struct {
 	EventCounts    map[string]int64 `json:"event_counts"`
 	Errors         map[string]int64 `json:"errors"` // by class
 	Openings       int64            `json:"openings"`
-	Latency        Histogram        `json:"latency_seconds"` // source append to target acknowledgement, by batch
+	Latency        stats.Histogram  `json:"latency_seconds"` // source append to target acknowledgement, by batch
 	InFlightBytes  int64            `json:"in_flight_bytes"` // sent to the target, not yet answered
 	SourceBytes    int64            `json:"source_bytes"`    // read from source brokers by data connections
 	TargetBytes    int64            `json:"target_bytes"`    // written to target brokers by data connections
@@ -152,29 +156,3 @@ const (
 	EventHanging       = "hanging"        // a transaction on the source stays open
 	EventTargetTopic   = "target_topic"   // the target topic is not as it should be
 )
-
-// Histogram is a cumulative-free histogram: Counts[i] are the observations
-// <= Bounds[i] and above the bound before; the last count, past all bounds, is
-// Count minus the sum of the others.
-type Histogram struct {
-	Bounds []float64 `json:"bounds"`
-	Counts []uint64  `json:"counts"`
-	Sum    float64   `json:"sum"`
-	Count  uint64    `json:"count"`
-}
-
-func (h *Histogram) observe(v float64) {
-	h.Sum += v
-	h.Count++
-	for i, b := range h.Bounds {
-		if v <= b {
-			h.Counts[i]++
-			return
-		}
-	}
-}
-
-func newLatencyHistogram() Histogram {
-	b := []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400}
-	return Histogram{Bounds: b, Counts: make([]uint64, len(b))}
-}

@@ -1,0 +1,148 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"replicator/pkg/offsets"
+)
+
+// sweep does what is done every interval: it notes which lanes are ours and
+// whether they were opened anew, says up to when commits are known, and commits
+// to the target's groups.
+func (k *Keeper) sweep(ctx context.Context) {
+	ticker := time.NewTicker(k.cfg.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		live, err := k.cfg.Link.Live(ctx, nil)
+		if err != nil {
+			continue
+		}
+		k.hold(live, time.Now())
+		if err := k.sayCurrent(ctx); err != nil {
+			k.fail("write", err)
+		}
+		if k.cfg.CommitGroups {
+			k.place(ctx)
+		}
+	}
+}
+
+// hold notes the lanes of this daemon, and what of theirs has to be written again.
+func (k *Keeper) hold(live map[offsets.Lane]offsets.Live, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	held := make(map[offsets.Lane]heldLane, len(live))
+	for lane, l := range live {
+		last, _ := l.State.Last()
+		held[lane] = heldLane{last.Writer, l.TargetTopic}
+		// An opening may have found that the target lost its tail: what lay beyond
+		// is withdrawn by translating anew.
+		opened := k.held[lane].writer != last.Writer
+		for p := range k.byLane[lane] {
+			age := now.Sub(p.have.Checked)
+			if p.have.Source >= 0 && age > rewriteAfter {
+				p.rewrite = true
+			}
+			if opened || p.rewrite || p.have.Placed != p.placed && age > notePlacedAfter {
+				k.touch(p)
+			}
+		}
+	}
+	k.held = held
+	if len(k.dirty) > 0 {
+		k.wakeUp()
+	}
+}
+
+// sayCurrent writes up to when the commits of the source are known here.
+func (k *Keeper) sayCurrent(ctx context.Context) error {
+	k.mu.Lock()
+	f := Follower{Instance: k.cfg.Instance, Mode: k.mode, Current: k.current}
+	waiting := len(k.incoming) > 0
+	for _, p := range k.progress {
+		if _, ours := k.held[p.Lane]; ours && !p.unwritten.IsZero() && p.unwritten.Before(f.Current) {
+			f.Current = p.unwritten // known, but not yet on the target
+		}
+	}
+	k.mu.Unlock()
+	if f.Current.IsZero() || waiting {
+		return nil
+	}
+	key, value := encodeFollower(f)
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	if err := k.client.ProduceSync(ctx, &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key, Value: value}).FirstErr(); err != nil {
+		return fmt.Errorf("write follower's record: %w", right(err, "WRITE", "topic "+k.cfg.CheckpointsTopic, k.cfg.Target.Alias()))
+	}
+	return nil
+}
+
+// place commits to the target's groups what they should have.
+func (k *Keeper) place(ctx context.Context) {
+	want := k.unplaced(time.Now())
+	translated := make(map[Key]int64, len(want)) // Apply moves targets into the target's log
+	for _, w := range want {
+		translated[w.Key] = w.Target
+	}
+	err := Placer{k.cfg.Target}.Apply(ctx, want)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		k.fail("place", err)
+	}
+	now := time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.placing = ""
+	if err != nil {
+		k.placing = err.Error()
+	}
+	for _, w := range want {
+		p := k.progress[w.Key]
+		if p == nil || w.Action == "" {
+			continue
+		}
+		p.reason, p.detail = w.Reason, w.Detail
+		if w.Action == Skip {
+			continue
+		}
+		if w.Action == Place {
+			k.placed++
+		}
+		if w.Action == Place || p.placedAt.IsZero() {
+			p.placedAt = now
+		}
+		p.placed, p.placedFor = w.Target, translated[w.Key]
+	}
+}
+
+// unplaced are the checkpoints that the target's groups do not have, as far as is
+// known here.
+func (k *Keeper) unplaced(now time.Time) []*Placement {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var want []*Placement
+	for lane, held := range k.held {
+		for p := range k.byLane[lane] {
+			if p.have.Source < 0 || p.have.Outcome == offsets.Unknown || p.commit.Offset < 0 || p.commit.Deleted {
+				continue
+			}
+			refresh := !p.placedAt.IsZero() && now.Sub(p.placedAt) > refreshAfter
+			if p.have.Target == p.placedFor && p.reason == "" && !refresh && !p.placedAt.IsZero() {
+				continue
+			}
+			w := &Placement{Checkpoint: p.have, TargetTopic: held.targetTopic, Refresh: refresh}
+			w.Placed = p.placed
+			want = append(want, w)
+		}
+	}
+	return want
+}

@@ -12,7 +12,7 @@ import (
 )
 
 // record is one record on the target, as a naive list keeps it.
-type record struct {
+type copied struct {
 	writer                  Writer
 	seq                     int64
 	ordinal, source, target int64
@@ -24,7 +24,7 @@ type record struct {
 type history struct {
 	t       *rapid.T
 	lane    Lane
-	records []record
+	records []copied
 	entries []Entry
 	end     int64 // target's log end
 	source  int64 // position
@@ -76,14 +76,14 @@ func (h *history) openAndAppend(cut *Cut) {
 	b := NewSpanBuilder(h.lane, w, e.Ordinal, e.Source)
 	seq := int64(0)
 	for range rapid.IntRange(0, 5).Draw(t, "chunks") {
-		var chunk []record
+		var chunk []copied
 		ordinal := h.ordinal()
 		for range rapid.IntRange(1, 40).Draw(t, "runs") {
 			h.source += int64(rapid.SampledFrom([]int{0, 1, 1, 7, 300}).Draw(t, "hole"))
 			n := rapid.SampledFrom([]int{1, 1, 2, 30}).Draw(t, "run")
 			b.Add(h.source, n)
 			for range n {
-				chunk = append(chunk, record{writer: w, ordinal: ordinal, source: h.source})
+				chunk = append(chunk, copied{writer: w, ordinal: ordinal, source: h.source})
 				ordinal++
 				h.source++
 			}
@@ -111,7 +111,7 @@ func (h *history) openAndAppend(cut *Cut) {
 
 func (h *history) loseTail() {
 	h.end = rapid.Int64Range(1, h.end).Draw(h.t, "end")
-	h.records = slices.DeleteFunc(h.records, func(r record) bool { return r.target >= h.end })
+	h.records = slices.DeleteFunc(h.records, func(r copied) bool { return r.target >= h.end })
 	var lost []Writer
 	h.open = slices.DeleteFunc(h.open, func(e EpochRecord) bool {
 		if e.Target > h.end {

@@ -176,8 +176,8 @@ func (j *Journal) Lanes() []Lane {
 
 // Compacted returns what the owner of a lane may do to keep the journal short: entries to write,
 // and when they are acknowledged, deletions to write. sourceStart is the log start of the lane's
-// source partition, 0 if unknown: whole epochs below it are removed. Positions of older writers
-// go, small adjacent chunks of spans are merged. Not for anyone but the owner, after Sync.
+// source partition, 0 if unknown: what lies below it is trimmed, but for the newest million records
+// and the newest epochs. Positions of older writers go, small adjacent chunks of spans are merged. Not for anyone but the owner, after Sync.
 func (j *Journal) Compacted(l Lane, sourceStart int64) (write, remove []Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

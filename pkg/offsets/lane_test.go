@@ -41,7 +41,7 @@ func drawHistoryOf(t *rapid.T, eventful bool) *history {
 	if eventful && rapid.Bool().Draw(t, "begins at latest") {
 		h.source = 100
 	}
-	for range rapid.IntRange(1, 6).Draw(t, "openings") {
+	for range rapid.IntRange(1, h.pick([]int{6}, []int{14})[0]).Draw(t, "openings") {
 		if len(h.records) > 0 && rapid.IntRange(0, 4).Draw(t, "loses tail") == 0 {
 			h.loseTail()
 		}

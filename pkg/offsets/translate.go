@@ -111,12 +111,12 @@ func (s LaneState) Translate(source int64) Translation {
 	segment, p, f := v.ceilSource(source)
 	seg := &v.segments[segment]
 	switch {
-	case at < 0 && (f == removed || v.epochs[0].Ordinal > 0):
-		// What stands below on the target may be unread.
+	case at < 0 && v.epochs[0].Ordinal > 0:
+		// Whole epochs were removed. What they left on the target may be unread.
 		t.To, t.Outcome, t.Reason = 0, Before, reasonTrimmed
 	case f == removed:
-		// All there is of the epoch lies at or above where it began.
-		t.To, t.Outcome, t.Reason = v.epochs[seg.epoch].Target, Before, reasonTrimmed
+		// All that is left of the epoch on the target lies at or above where it began.
+		t.To, t.Outcome, t.Reason = min(v.epochs[seg.epoch].Target, end.Target), Before, reasonTrimmed
 	case at < 0:
 		t.To, t.Outcome, t.Reason = min(p.Target, end.Target), Before, reasonBegan
 	case p.Ordinal < end.Ordinal && p.Source == source:
@@ -172,7 +172,7 @@ func (s LaneState) TranslateBack(target int64) Translation {
 	first := &v.epochs[0]
 	below := target < first.Target-1 // the control record of the first opening belongs to it
 	switch {
-	case below && (f == removed || first.Ordinal > 0):
+	case below && first.Ordinal > 0:
 		t.To, t.Outcome, t.Reason = 0, Before, reasonTrimmed
 	case f == removed:
 		t.To, t.Outcome, t.Reason = min(v.epochs[seg.epoch].Source, seg.sourceEnd), Before, reasonTrimmed
@@ -259,7 +259,7 @@ func (v *view) addShifts(seg *segment, shifts []Shift) {
 	}
 	slices.SortStableFunc(all, func(a, b Shift) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
 	seg.shifts = slices.CompactFunc(all, func(a, b Shift) bool { return a.Ordinal == b.Ordinal })
-	if err := seg.check(); err != nil && v.err == nil {
+	if err := seg.check(v.epochs[seg.epoch]); err != nil && v.err == nil {
 		v.err = errors.New("read offset map of " + v.lane.String() + ": " + err.Error())
 	}
 }

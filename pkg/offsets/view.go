@@ -31,7 +31,7 @@ type segment struct {
 	// base is where the map begins: the epoch record, or what stands in for all before it that
 	// was trimmed.
 	base    Point
-	trimmed bool
+	trimmed bool // what lies between the epoch record and base is not known
 	spans   spanMap
 	from    Span // the first span at or above base, if some is
 	spanned bool
@@ -92,7 +92,7 @@ func (l *lane) build() *view {
 		if e.Ordinal < end {
 			s := w.segment(i, end, sourceEnd)
 			v.segments = append(v.segments, s)
-			if err := cmp.Or(w.err, s.check()); err != nil && v.err == nil {
+			if err := cmp.Or(w.err, s.check(e)); err != nil && v.err == nil {
 				v.err = fmt.Errorf("read offset map of %v: writer %v: %w", l.name, e.Writer, err)
 			}
 		}
@@ -116,7 +116,13 @@ func (w *writer) segment(epoch int, end, sourceEnd int64) segment {
 		base:  Point{w.epoch.Ordinal, w.epoch.Source, w.epoch.Target},
 		spans: w.spans, shifts: w.shifts,
 	}
-	if !w.spans.empty() {
+	if n := len(w.trims); n > 0 {
+		t := w.trims[n-1]
+		s.base, s.trimmed = Point{t.Ordinal, t.Source, t.Target}, true
+		i := sort.Search(len(s.shifts), func(i int) bool { return s.shifts[i].Ordinal > t.Ordinal })
+		s.shifts = s.shifts[i:]
+		s.from, s.spanned = w.spans.firstFrom(t.Ordinal)
+	} else if !w.spans.empty() {
 		s.spanned = true
 		s.from.Ordinal, s.from.Source = w.spans.start(0)
 	}
@@ -186,10 +192,14 @@ func (l *lane) newestPosition(v *view) *Position {
 	return l.writers[v.epochs[len(v.epochs)-1].Writer].position
 }
 
-// check finds spans and shifts that cannot be true of this segment.
-func (s *segment) check() error {
+// check finds a trim, spans and shifts that cannot be true of this segment of the epoch.
+func (s *segment) check(e EpochRecord) error {
+	if n := s.base.Ordinal - e.Ordinal; n < 0 || s.base.Source-e.Source < n || s.base.Target-e.Target < n {
+		return fmt.Errorf("trim at ordinal %d, source offset %d, target offset %d contradicts its epoch, which begins at ordinal %d, source offset %d, target offset %d",
+			s.base.Ordinal, s.base.Source, s.base.Target, e.Ordinal, e.Source, e.Target)
+	}
 	if s.spanned && (s.from.Ordinal < s.base.Ordinal || s.from.Source-s.base.Source < s.from.Ordinal-s.base.Ordinal) {
-		return fmt.Errorf("span at ordinal %d, source offset %d contradicts its epoch, which begins at ordinal %d, source offset %d",
+		return fmt.Errorf("span at ordinal %d, source offset %d contradicts its epoch or trim, which begins at ordinal %d, source offset %d",
 			s.from.Ordinal, s.from.Source, s.base.Ordinal, s.base.Source)
 	}
 	ordinal, target := s.base.Ordinal, s.base.Target
@@ -258,8 +268,8 @@ func (s *segment) ceilTarget(target int64) int64 {
 }
 
 func (v *view) at(ordinal int64) (Point, bool) {
-	i := sort.Search(len(v.segments), func(i int) bool { return v.segments[i].base.Ordinal > ordinal }) - 1
-	if i < 0 || ordinal >= v.segments[i].end {
+	i := sort.Search(len(v.segments), func(i int) bool { return v.epochs[v.segments[i].epoch].Ordinal > ordinal }) - 1
+	if i < 0 || ordinal >= v.segments[i].end || ordinal < v.segments[i].base.Ordinal {
 		return Point{}, false
 	}
 	return v.segments[i].point(ordinal), true

@@ -11,7 +11,6 @@ import (
 
 	"replicator/internal/observe"
 	"replicator/internal/stats"
-	"replicator/pkg/mirror"
 )
 
 // colour is a way to print on a terminal.

@@ -39,15 +39,15 @@ type Commit struct {
 	Time        time.Time // of the commit; where polling cannot know it, when it was first seen
 }
 
-// sink takes what a follower reads. Its methods are called from one goroutine
-// and must not keep the slice.
-type sink interface {
-	// commits takes commits in their order: the last one of a key counts.
-	commits([]Commit)
-	// current says that every commit that a broker had acknowledged by then has
-	// been handed over.
-	current(asOf time.Time)
-	// following says how commits are read now, and why not better; reason is
-	// empty when nothing is wrong.
-	following(mode string, reason string)
+// Sink takes what a follower reads. Its methods are called from one goroutine,
+// which they hold up, and must not keep the slice.
+type Sink interface {
+	// Commits takes commits in their order: the last one of a key counts.
+	Commits([]Commit)
+	// Current says that every commit that a broker had acknowledged by then has
+	// been handed over. It never goes back. Share groups are not covered.
+	Current(asOf time.Time)
+	// Following says how commits are read now, and why not better; reason is
+	// empty when nothing is wrong. It is called when either changes.
+	Following(mode string, reason string)
 }

@@ -15,7 +15,7 @@ const (
 
 // Append writes entries. done runs exactly once, when all are acknowledged by all in-sync
 // replicas or one has failed, on a goroutine of the journal's or, when the journal refuses at
-// once ([ErrFull], an impossible entry, closed), before Append returns; it must not block. An
+// once ([ErrFull], [ErrReadOnly], an impossible entry, closed), before Append returns; it must not block. An
 // entry of a failed append may still be written.
 //
 // Entries of one lane are written in the order given. Append takes no part in the journal's Err,
@@ -53,6 +53,9 @@ func (j *Journal) records(entries []Entry) (records []*kgo.Record, size int64, e
 	j.mu.Unlock()
 	if closed {
 		return nil, 0, ErrClosed
+	}
+	if j.cfg.ReadOnly {
+		return nil, 0, ErrReadOnly
 	}
 	if lost {
 		return nil, 0, err

@@ -23,7 +23,7 @@ const (
 
 // valueVersions are the newest versions written and known, by kind.
 var valueVersions = map[Kind]int{
-	KindEpoch: 1, KindSpans: 1, KindPosition: 1, KindGap: 1, KindShift: 1, KindCut: 1, KindGeneration: 1, KindMerged: 1,
+	KindEpoch: 1, KindSpans: 1, KindPosition: 1, KindGap: 1, KindShift: 1, KindCut: 1, KindGeneration: 1, KindMerged: 1, KindTrim: 1,
 }
 
 // keyFields says which parts of a key a kind has beyond its lane.
@@ -130,6 +130,10 @@ func (e Generation) appendValue(b []byte) []byte {
 	b = binary.AppendUvarint(b, 1)
 	b = appendString(b, e.Reason)
 	return appendTime(b, e.Time)
+}
+
+func (e Trim) appendValue(b []byte) []byte {
+	return appendNumbers(binary.AppendUvarint(b, 1), e.Source, e.Target)
 }
 
 func (e Deletion) appendValue([]byte) []byte { return nil }
@@ -264,6 +268,8 @@ func (d *decoder) entry(k Key) Entry {
 		}
 		e.Time = d.time()
 		return e
+	case KindTrim:
+		return Trim{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Source: d.varint(), Target: d.varint()}
 	default: // KindGeneration: DecodeKey lets no other through
 		if k.First > math.MaxInt32 {
 			d.bad = "has a generation out of range"

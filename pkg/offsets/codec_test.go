@@ -46,6 +46,7 @@ func oneOfEach() []Entry {
 			Lost: []Writer{{4711, 6}, {4000, 1}}, Time: someTime,
 		},
 		Generation{Lane: someLane, Number: 3, Reason: "the transaction log was lost", Time: someTime},
+		Trim{Lane: someLane, Writer: someWriter, Ordinal: 1100, Source: 1650, Target: 1303},
 		Deletion{Of: Spans{Lane: someLane, Writer: someWriter, Runs: []Span{{1000, 1501}}}.Key()},
 	}
 }

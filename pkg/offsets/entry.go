@@ -24,7 +24,7 @@ type Writer struct {
 func (w Writer) String() string { return fmt.Sprintf("%d/%d", w.ProducerID, w.Epoch) }
 
 // Entry is one fact of the journal: [EpochRecord], [Spans], [Position], [Gap], [Shift], [Cut],
-// [Generation], or a [Deletion] of one of them.
+// [Generation], [Trim], or a [Deletion] of one of them.
 type Entry interface {
 	// Key is what the journal's compaction goes by.
 	Key() Key
@@ -58,6 +58,7 @@ const (
 	KindCut        Kind = 6
 	KindGeneration Kind = 7
 	KindMerged     Kind = 8
+	KindTrim       Kind = 9
 )
 
 // String returns the kind's name as errors and tools print it.
@@ -79,6 +80,8 @@ func (k Kind) String() string {
 		return "generation"
 	case KindMerged:
 		return "merged spans"
+	case KindTrim:
+		return "trim"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -166,6 +169,16 @@ type Generation struct {
 	Time   time.Time // millisecond precision
 }
 
+// Trim says that what the writer's spans and shifts say of ordinals below Ordinal was removed from
+// the journal, because the source no longer holds those records. It stands in for them: the record
+// Ordinal has the source offset Source and the target offset Target. Of a writer's trims the one
+// with the highest ordinal counts, so that a late one brings nothing back.
+type Trim struct {
+	Lane
+	Writer
+	Ordinal, Source, Target int64
+}
+
 // Deletion removes the fact with this key: a record without a value.
 type Deletion struct{ Of Key }
 
@@ -200,6 +213,9 @@ func (e Shift) Key() Key {
 
 // Key holds the ordinal.
 func (e Cut) Key() Key { return Key{Kind: KindCut, Lane: e.Lane, Writer: e.Writer, First: e.Ordinal} }
+
+// Key holds the ordinal.
+func (e Trim) Key() Key { return Key{Kind: KindTrim, Lane: e.Lane, Writer: e.Writer, First: e.Ordinal} }
 
 // Key holds the number; a generation has no writer.
 func (e Generation) Key() Key {
@@ -239,6 +255,10 @@ func check(e Entry) string {
 			return "negative target offset"
 		}
 	case Cut:
+		if e.Source < 0 || e.Target < 0 {
+			return "negative offset"
+		}
+	case Trim:
 		if e.Source < 0 || e.Target < 0 {
 			return "negative offset"
 		}

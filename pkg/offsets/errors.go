@@ -13,6 +13,9 @@ var ErrFull = errors.New("append to journal: buffer is full")
 // ErrClosed is the answer of a journal that was closed.
 var ErrClosed = errors.New("use journal: closed")
 
+// ErrReadOnly is the answer of [Journal.Append] of a journal opened to be read only.
+var ErrReadOnly = errors.New("append to journal: it was opened to be read only")
+
 // VersionError is an entry of a kind or version this program does not know. It was written by a
 // newer one; nothing of it is guessed.
 type VersionError struct {

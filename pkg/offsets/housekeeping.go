@@ -9,11 +9,21 @@ const (
 	mergeChunks = 32   // as many adjacent chunks make a merge worth while
 	mergeSpans  = 4096 // a merged chunk holds about so many spans at most
 	keepEpochs  = 8    // newest epochs that are never trimmed
+	trimChunks  = 8    // so many chunks below the source's log start are worth a trim
+
+	// keepOrdinals newest records of a lane are never trimmed: the target may lose its tail, and
+	// openings resolve what is left of it.
+	keepOrdinals = 1_000_000
 )
 
 // compacted returns the entries that say the same in fewer records, and the keys that are then
 // no longer needed.
 func (l *lane) compacted(sourceStart int64) (write, remove []Entry) {
+	return l.compactedBut(sourceStart, keepOrdinals)
+}
+
+// compactedBut is compacted with another number of ordinals to keep.
+func (l *lane) compactedBut(sourceStart, keep int64) (write, remove []Entry) {
 	v := l.state().view()
 	if len(v.epochs) == 0 || v.err != nil {
 		return nil, nil
@@ -43,6 +53,7 @@ func (l *lane) compacted(sourceStart int64) (write, remove []Entry) {
 	for _, e := range v.epochs[:v.trimmable(sourceStart)] {
 		trimmed[e.Writer] = true
 	}
+	trims := v.trims(sourceStart, keep)
 	for _, w := range l.writerNames() {
 		f := l.writers[w]
 		switch {
@@ -55,7 +66,12 @@ func (l *lane) compacted(sourceStart int64) (write, remove []Entry) {
 			remove = append(remove, Deletion{Of: f.position.Key()})
 		}
 		if f.epoch != nil && f.err == nil {
-			merged, gone := l.mergeable(w)
+			below := f.trimmed()
+			if t, ok := trims[w]; ok && f.chunksBelow(t.Ordinal) >= trimChunks {
+				below, write = t.Ordinal, append(write, t)
+			}
+			remove = append(remove, l.useless(w, below)...)
+			merged, gone := l.mergeable(w, below)
 			write, remove = append(write, merged...), append(remove, gone...)
 		}
 	}
@@ -80,6 +96,62 @@ func (v *view) trimmable(sourceStart int64) int {
 		n++
 	}
 	return n
+}
+
+// trims returns how far the map of each writer may go below the source's log start, leaving the
+// lane's newest records and every writer's last one.
+func (v *view) trims(sourceStart, keep int64) map[Writer]Trim {
+	trims := map[Writer]Trim{}
+	newest := v.epochs[len(v.epochs)-1]
+	for i := range v.segments {
+		seg := &v.segments[i]
+		e := v.epochs[seg.epoch]
+		if e.SourceTopicID != newest.SourceTopicID || sourceStart <= seg.base.Source {
+			continue
+		}
+		ordinal, at := seg.ceilSource(sourceStart)
+		if at > sourceStart {
+			ordinal-- // so that the offsets before it, which hold no record, are still known
+		}
+		ordinal = min(ordinal, seg.end-1, v.end().Ordinal-keep)
+		if ordinal > seg.base.Ordinal {
+			p := seg.point(ordinal)
+			trims[e.Writer] = Trim{Lane: v.lane, Writer: e.Writer, Ordinal: p.Ordinal, Source: p.Source, Target: p.Target}
+		}
+	}
+	return trims
+}
+
+// chunksBelow counts the chunks that say nothing of the ordinal and those above.
+func (f *writer) chunksBelow(ordinal int64) int {
+	n := 0
+	for _, c := range f.chunks {
+		if c.last < ordinal {
+			n++
+		}
+	}
+	return n
+}
+
+// useless removes what a trim at the ordinal below makes useless.
+func (l *lane) useless(w Writer, below int64) (gone []Entry) {
+	f := l.writers[w]
+	for _, c := range f.chunks {
+		if c.last < below {
+			gone = append(gone, Deletion{Of: l.chunkKey(w, c)})
+		}
+	}
+	for _, s := range f.shifts {
+		if s.Ordinal <= below && below > 0 {
+			gone = append(gone, Deletion{Of: s.Key()})
+		}
+	}
+	for _, t := range f.trims {
+		if t.Ordinal < below {
+			gone = append(gone, Deletion{Of: t.Key()})
+		}
+	}
+	return gone
 }
 
 // saysLost tells whether what writer w left is why writer x does not count.
@@ -120,6 +192,9 @@ func (l *lane) allOf(w Writer) []Entry {
 	for _, c := range f.chunks {
 		gone = append(gone, Deletion{Of: l.chunkKey(w, c)})
 	}
+	for _, t := range f.trims {
+		gone = append(gone, Deletion{Of: t.Key()})
+	}
 	for _, k := range sortedKeys(l.gaps) {
 		if k.Writer == w {
 			gone = append(gone, Deletion{Of: k})
@@ -153,8 +228,9 @@ func (l *lane) chunkKey(w Writer, c chunk) Key {
 }
 
 // mergeable merges runs of small adjacent chunks of a writer. What a chunk holds is fixed by its
-// writer and its first and last ordinal, so two daemons that merge at once write the same.
-func (l *lane) mergeable(w Writer) (write, remove []Entry) {
+// writer and its first and last ordinal, so two daemons that merge at once write the same. Those
+// that lie below an ordinal wholly are left alone.
+func (l *lane) mergeable(w Writer, below int64) (write, remove []Entry) {
 	f := l.writers[w]
 	var group []chunk
 	var runs []Span
@@ -170,6 +246,9 @@ func (l *lane) mergeable(w Writer) (write, remove []Entry) {
 	}
 	covered := int64(-1) // the last ordinal that the chunks so far hold
 	for _, c := range f.chunks {
+		if c.last < below {
+			continue
+		}
 		if c.merged {
 			covered = max(covered, c.last)
 			flush()
@@ -181,7 +260,7 @@ func (l *lane) mergeable(w Writer) (write, remove []Entry) {
 		}
 		var own []Span
 		f.spans.each(c.first, c.last, func(s Span) { own = append(own, s) })
-		whole := len(own) > 0 && own[0].Ordinal == c.first && own[len(own)-1].Ordinal == c.last
+		whole := len(own) > 0 && c.first >= below && own[0].Ordinal == c.first && own[len(own)-1].Ordinal == c.last
 		if !whole || c.first <= covered || len(own) >= mergeSpans/2 {
 			flush()
 			continue

@@ -24,6 +24,10 @@ type JournalConfig struct {
 	ReplicationFactor int16         // at creation; 0 or less: 3 where there are three brokers, else the cluster's default
 	Timeout           time.Duration // until an append has failed, default 10 s, at least 1 s
 	Log               *zap.Logger   // nil: none
+
+	// ReadOnly creates and writes nothing: a missing topic is a [*TopicError], and Append refuses.
+	// It needs no right but to read and describe the topic.
+	ReadOnly bool
 }
 
 // Journal is the topic of facts on the target: group-committed writes, and a reader that follows
@@ -60,7 +64,8 @@ type Journal struct {
 	missing  time.Time // since when brokers say that the topic does not exist
 }
 
-// OpenJournal creates the topic if it is missing, checks it, and reads it to its present end.
+// OpenJournal creates the topic if it is missing and may be created, checks it, and reads it to its
+// present end.
 func OpenJournal(ctx context.Context, cfg JournalConfig) (*Journal, error) {
 	cfg.Timeout = max(cmp.Or(cfg.Timeout, 10*time.Second), time.Second)
 	cfg.Partitions = cmp.Or(cfg.Partitions, 8)
@@ -109,31 +114,40 @@ func (j *Journal) open(ctx context.Context) error {
 		j.next[p] = start.Offset
 		from[int32(p)] = kgo.NewOffset().At(start.Offset)
 	}
-	client, err := j.cfg.Client(
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerLinger(time.Millisecond),
-		kgo.RecordDeliveryTimeout(j.cfg.Timeout),
-		kgo.ProduceRequestTimeout(j.cfg.Timeout/2),
-		kgo.RequestTimeoutOverhead(max(j.cfg.Timeout/2, time.Second)),
-		// An entry that was written although its append failed does no harm, and one written
-		// twice neither; an append that is never answered would.
-		kgo.AllowIdempotentProduceCancellation(),
-		kgo.MaxBufferedRecords(2*maxPendingBytes/entryOverhead),
+	opts := []kgo.Opt{
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{j.cfg.Topic: from}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
-		kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.FetchMaxWait(500 * time.Millisecond),
 		kgo.KeepRetryableFetchErrors(),
 		kgo.WithHooks(fetchHook{&j.heard}),
-	)
+	}
+	if !j.cfg.ReadOnly {
+		opts = append(opts, j.producerOpts()...)
+	}
+	client, err := j.cfg.Client(opts...)
 	if err != nil {
 		return fmt.Errorf("open client: %w", err)
 	}
 	j.client = client
 	j.reader.Go(j.read)
 	return j.sync(ctx, allPartitions(len(j.next)))
+}
+
+func (j *Journal) producerOpts() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerLinger(time.Millisecond),
+		kgo.RecordDeliveryTimeout(j.cfg.Timeout),
+		kgo.ProduceRequestTimeout(j.cfg.Timeout / 2),
+		kgo.RequestTimeoutOverhead(max(j.cfg.Timeout/2, time.Second)),
+		// An entry that was written although its append failed does no harm, and one written
+		// twice neither; an append that is never answered would.
+		kgo.AllowIdempotentProduceCancellation(),
+		kgo.MaxBufferedRecords(2 * maxPendingBytes / entryOverhead),
+	}
 }
 
 // State returns what is known of a lane. It takes a moment, and keeps nobody waiting.
@@ -162,8 +176,8 @@ func (j *Journal) Lanes() []Lane {
 
 // Compacted returns what the owner of a lane may do to keep the journal short: entries to write,
 // and when they are acknowledged, deletions to write. sourceStart is the log start of the lane's
-// source partition, 0 if unknown: whole epochs below it are removed. Positions of older writers
-// go, small adjacent chunks of spans are merged. Not for anyone but the owner, after Sync.
+// source partition, 0 if unknown: what lies below it is trimmed, but for the newest million records
+// and the newest epochs. Positions of older writers go, small adjacent chunks of spans are merged. Not for anyone but the owner, after Sync.
 func (j *Journal) Compacted(l Lane, sourceStart int64) (write, remove []Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -24,6 +24,7 @@ type writer struct {
 	spans    spanMap
 	chunks   []chunk // the entries spans came in, by first ordinal
 	shifts   []Shift // by ordinal, never changed in place
+	trims    []Trim  // by ordinal; the last one counts
 	err      error   // its spans contradict each other
 }
 
@@ -75,6 +76,8 @@ func (l *lane) apply(e Entry) {
 		w := l.writer(e.Writer)
 		w.shifts = append(w.withoutShift(e.Ordinal), e)
 		slices.SortFunc(w.shifts, func(a, b Shift) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
+	case Trim:
+		l.writer(e.Writer).addTrim(e)
 	case Cut:
 		if l.cuts == nil {
 			l.cuts = map[Key]Cut{}
@@ -116,8 +119,10 @@ func (l *lane) remove(k Key) {
 		w.shifts = w.withoutShift(k.First)
 	case KindSpans, KindMerged:
 		w.removeSpans(k)
+	case KindTrim:
+		w.trims = slices.DeleteFunc(w.trims, func(t Trim) bool { return t.Ordinal == k.First })
 	}
-	if w.epoch == nil && w.position == nil && len(w.shifts) == 0 && len(w.chunks) == 0 {
+	if w.epoch == nil && w.position == nil && len(w.shifts) == 0 && len(w.chunks) == 0 && len(w.trims) == 0 {
 		delete(l.writers, k.Writer)
 	}
 }
@@ -137,6 +142,12 @@ func (w *writer) addSpans(c chunk, runs []Span) {
 		w.chunks = append(w.chunks, c)
 	} else {
 		w.insertChunk(c)
+	}
+	for len(runs) > 0 && runs[0].Ordinal < w.trimmed() {
+		runs = runs[1:]
+	}
+	if len(runs) == 0 {
+		return
 	}
 	if w.spans.follows(runs[0]) {
 		for _, r := range runs {
@@ -163,6 +174,29 @@ func (w *writer) insertChunk(c chunk) {
 	w.chunks = slices.Insert(w.chunks, i, c)
 }
 
+// trimmed returns the ordinal below which nothing counts.
+func (w *writer) trimmed() int64 {
+	if n := len(w.trims); n > 0 {
+		return w.trims[n-1].Ordinal
+	}
+	return 0
+}
+
+// addTrim takes in a trim. The chunks it makes useless stay listed until they are deleted; their
+// spans leave the map when that is worth while, and until then nobody looks at them.
+func (w *writer) addTrim(t Trim) {
+	i, have := slices.BinarySearchFunc(w.trims, t.Ordinal, func(a Trim, ordinal int64) int { return cmp.Compare(a.Ordinal, ordinal) })
+	if have {
+		w.trims[i] = t
+		return
+	}
+	w.trims = slices.Insert(w.trims, i, t)
+	if w.err != nil {
+		w.rebuild(w.spans.all())
+	}
+	w.spans.dropBelow(w.trimmed())
+}
+
 // rebuild makes the map anew from spans in any order, some of them twice.
 func (w *writer) rebuild(spans []Span) {
 	slices.SortFunc(spans, func(a, b Span) int {
@@ -170,7 +204,7 @@ func (w *writer) rebuild(spans []Span) {
 	})
 	w.spans, w.err = spanMap{}, nil
 	for i, s := range spans {
-		if i > 0 && s == spans[i-1] {
+		if i > 0 && s == spans[i-1] || s.Ordinal < w.trimmed() {
 			continue
 		}
 		if !w.spans.follows(s) {
@@ -193,6 +227,9 @@ func (w *writer) removeSpans(k Key) {
 	}
 	gone := w.chunks[at]
 	w.chunks = slices.Delete(w.chunks, at, at+1)
+	if gone.last < w.trimmed() {
+		return // nothing of it counted
+	}
 	held := func(ordinal int64) bool {
 		return slices.ContainsFunc(w.chunks, func(c chunk) bool { return c.first <= ordinal && ordinal <= c.last })
 	}

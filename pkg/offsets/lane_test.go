@@ -12,7 +12,7 @@ import (
 )
 
 // record is one record on the target, as a naive list keeps it.
-type record struct {
+type copied struct {
 	writer                  Writer
 	seq                     int64
 	ordinal, source, target int64
@@ -22,20 +22,26 @@ type record struct {
 // writes on the target, tails of the target lost; the records that are there in the end, and the
 // entries a journal then has.
 type history struct {
-	t       *rapid.T
-	lane    Lane
-	records []record
-	entries []Entry
-	end     int64 // target's log end
-	source  int64 // position
-	epoch   int16
-	pid     int64
-	open    []EpochRecord // whose control records are on the target
+	t        *rapid.T
+	lane     Lane
+	records  []copied
+	entries  []Entry
+	end      int64 // target's log end
+	source   int64 // position
+	epoch    int16
+	pid      int64
+	open     []EpochRecord // whose control records are on the target
+	eventful bool          // gaps, a source that goes back, positions left out; and shorter runs
 }
 
-func drawHistory(t *rapid.T) *history {
-	h := &history{t: t, lane: someLane, pid: 100}
-	for range rapid.IntRange(1, 6).Draw(t, "openings") {
+func drawHistory(t *rapid.T) *history { return drawHistoryOf(t, false) }
+
+func drawHistoryOf(t *rapid.T, eventful bool) *history {
+	h := &history{t: t, lane: someLane, pid: 100, eventful: eventful}
+	if eventful && rapid.Bool().Draw(t, "begins at latest") {
+		h.source = 100
+	}
+	for range rapid.IntRange(1, h.pick([]int{6}, []int{14})[0]).Draw(t, "openings") {
 		if len(h.records) > 0 && rapid.IntRange(0, 4).Draw(t, "loses tail") == 0 {
 			h.loseTail()
 		}
@@ -60,6 +66,9 @@ func (h *history) openAndAppend(cut *Cut) {
 		h.epoch++
 	}
 	h.end++ // control record
+	if h.eventful && cut == nil && rapid.IntRange(0, 3).Draw(t, "source goes back") == 0 {
+		h.source = rapid.Int64Range(0, h.source).Draw(t, "to")
+	}
 	w := Writer{h.pid, h.epoch}
 	e := EpochRecord{Lane: h.lane, Writer: w, Ordinal: h.ordinal(), Source: h.source, Target: h.end, SourceLeaderEpoch: -1}
 	if cut != nil {
@@ -76,14 +85,21 @@ func (h *history) openAndAppend(cut *Cut) {
 	b := NewSpanBuilder(h.lane, w, e.Ordinal, e.Source)
 	seq := int64(0)
 	for range rapid.IntRange(0, 5).Draw(t, "chunks") {
-		var chunk []record
+		var chunk []copied
 		ordinal := h.ordinal()
+		if h.eventful {
+			for range rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "gaps") {
+				n := rapid.Int64Range(1, 50).Draw(t, "lost")
+				h.entries = append(h.entries, Gap{Lane: h.lane, Writer: w, From: h.source, To: h.source + n, Reason: "retention"})
+				h.source += n
+			}
+		}
 		for range rapid.IntRange(1, 40).Draw(t, "runs") {
-			h.source += int64(rapid.SampledFrom([]int{0, 1, 1, 7, 300}).Draw(t, "hole"))
-			n := rapid.SampledFrom([]int{1, 1, 2, 30}).Draw(t, "run")
+			h.source += int64(rapid.SampledFrom(h.pick([]int{0, 1, 1, 7, 300}, []int{0, 1, 1, 4})).Draw(t, "hole"))
+			n := rapid.SampledFrom(h.pick([]int{1, 1, 2, 30}, []int{1, 1, 2, 9})).Draw(t, "run")
 			b.Add(h.source, n)
 			for range n {
-				chunk = append(chunk, record{writer: w, ordinal: ordinal, source: h.source})
+				chunk = append(chunk, copied{writer: w, ordinal: ordinal, source: h.source})
 				ordinal++
 				h.source++
 			}
@@ -105,13 +121,23 @@ func (h *history) openAndAppend(cut *Cut) {
 			seq++
 		}
 		h.records = append(h.records, chunk...)
+		if h.eventful && rapid.IntRange(0, 3).Draw(t, "position is late") == 0 {
+			continue
+		}
 		h.entries = append(h.entries, Position{Lane: h.lane, Writer: w, Ordinal: ordinal, Source: h.source, Target: h.end})
 	}
 }
 
+func (h *history) pick(plain, eventful []int) []int {
+	if h.eventful {
+		return eventful
+	}
+	return plain
+}
+
 func (h *history) loseTail() {
 	h.end = rapid.Int64Range(1, h.end).Draw(h.t, "end")
-	h.records = slices.DeleteFunc(h.records, func(r record) bool { return r.target >= h.end })
+	h.records = slices.DeleteFunc(h.records, func(r copied) bool { return r.target >= h.end })
 	var lost []Writer
 	h.open = slices.DeleteFunc(h.open, func(e EpochRecord) bool {
 		if e.Target > h.end {

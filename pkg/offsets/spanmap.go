@@ -3,6 +3,7 @@ package offsets
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"sort"
 	"unsafe"
 )
@@ -22,6 +23,7 @@ import (
 type spanMap struct {
 	blocks []block
 	data   []byte
+	base   int // offset of data's first byte: what was before it is dropped
 	tail   []Span
 }
 
@@ -39,6 +41,9 @@ const (
 	bitsPerBlock  = 512
 	bytesOfBits   = bitsPerBlock / 8
 )
+
+// body returns the bytes of a block, and of those behind it.
+func (m *spanMap) body(b block) []byte { return m.data[b.offset()-m.base:] }
 
 func (b block) offset() int  { return int(b.where >> 16) }
 func (b block) pairs() int   { return int(b.where >> 1 & 0x7fff) }
@@ -92,7 +97,7 @@ func (m *spanMap) seal() bool {
 func (m *spanMap) sealPairs() {
 	m.blocks = append(m.blocks, block{
 		ordinal: m.tail[0].Ordinal, source: m.tail[0].Source,
-		where: uint64(len(m.data))<<16 | (pairsPerBlock-1)<<1,
+		where: uint64(m.base+len(m.data))<<16 | (pairsPerBlock-1)<<1,
 	})
 	for i := 1; i < pairsPerBlock; i++ {
 		run := m.tail[i].Ordinal - m.tail[i-1].Ordinal
@@ -119,7 +124,7 @@ func (m *spanMap) sealBits(windowEnd int64) {
 			window[s>>6] |= 1 << (s & 63)
 		}
 	}
-	m.blocks = append(m.blocks, block{ordinal: first.Ordinal, source: first.Source, where: uint64(len(m.data))<<16 | 1})
+	m.blocks = append(m.blocks, block{ordinal: first.Ordinal, source: first.Source, where: uint64(m.base+len(m.data))<<16 | 1})
 	for _, w := range window {
 		m.data = binary.LittleEndian.AppendUint64(m.data, w)
 	}
@@ -146,7 +151,7 @@ func (m *spanMap) source(ordinal int64) (int64, bool) {
 		}
 		lo, n = next, n-half
 	}
-	return m.blocks[lo].sourceOf(m.data, ordinal), true
+	return m.blocks[lo].sourceOf(m.body(m.blocks[lo]), ordinal), true
 }
 
 // ceil returns the first record at or above the source offset, by ordinal and source offset. The
@@ -173,7 +178,7 @@ func (m *spanMap) ceil(source int64) (ordinal, at int64) {
 		lo, n = next, n-half
 	}
 	nextOrdinal, nextSource := m.start(lo + 1)
-	if ordinal, at, ok := m.blocks[lo].ceil(m.data, source, nextOrdinal); ok {
+	if ordinal, at, ok := m.blocks[lo].ceil(m.body(m.blocks[lo]), source, nextOrdinal); ok {
 		return ordinal, at
 	}
 	return nextOrdinal, nextSource
@@ -190,7 +195,7 @@ func (m *spanMap) start(i int) (ordinal, source int64) {
 func (b block) sourceOf(data []byte, ordinal int64) int64 {
 	if b.isBits() {
 		rank := int(ordinal - b.ordinal)
-		window := data[b.offset() : b.offset()+bytesOfBits]
+		window := data[:bytesOfBits]
 		for i := 0; i < bytesOfBits; i += 8 {
 			w := binary.LittleEndian.Uint64(window[i:])
 			if n := bits.OnesCount64(w); rank >= n {
@@ -202,7 +207,6 @@ func (b block) sourceOf(data []byte, ordinal int64) int64 {
 		return b.source + bitsPerBlock // not reached: the next block begins there
 	}
 	o, s := b.ordinal, b.source
-	data = data[b.offset():]
 	for range b.pairs() {
 		var run, hole int64
 		run, hole, data = pair(data)
@@ -221,7 +225,7 @@ func (b block) ceil(data []byte, source, next int64) (ordinal, at int64, ok bool
 		if skip >= bitsPerBlock {
 			return 0, 0, false
 		}
-		window := data[b.offset() : b.offset()+bytesOfBits]
+		window := data[:bytesOfBits]
 		ordinal = b.ordinal
 		i := int64(0)
 		for ; i < skip>>6; i++ {
@@ -239,7 +243,6 @@ func (b block) ceil(data []byte, source, next int64) (ordinal, at int64, ok bool
 		return ordinal, b.source + i*64 + int64(bits.TrailingZeros64(w)), true
 	}
 	o, s := b.ordinal, b.source
-	data = data[b.offset():]
 	for range b.pairs() {
 		var run, hole int64
 		run, hole, data = pair(data)
@@ -280,9 +283,43 @@ func selectBit(w uint64, rank int) int {
 	return pos
 }
 
+// dropBelow frees what is only needed for ordinals below the given one, once that is half of the
+// map. What is left may still begin below it. Snapshots keep theirs.
+func (m *spanMap) dropBelow(ordinal int64) {
+	n := sort.Search(len(m.blocks), func(i int) bool {
+		next, _ := m.start(i + 1)
+		return next >= ordinal
+	})
+	if n == 0 || n < len(m.blocks)/2 {
+		return
+	}
+	cut := m.base + len(m.data)
+	if n < len(m.blocks) {
+		cut = m.blocks[n].offset()
+	}
+	m.blocks, m.data, m.base = slices.Clone(m.blocks[n:]), slices.Clone(m.data[cut-m.base:]), cut
+}
+
+// firstFrom returns the first span that begins at or above an ordinal.
+func (m *spanMap) firstFrom(ordinal int64) (first Span, ok bool) {
+	m.scan(ordinal, 1<<62, func(s Span) bool {
+		first, ok = s, true
+		return false
+	})
+	return first, ok
+}
+
 // each calls f for every span that begins from first to last ordinal, both included. A run that
 // crosses from block to block is one span again.
 func (m *spanMap) each(first, last int64, f func(Span)) {
+	m.scan(first, last, func(s Span) bool {
+		f(s)
+		return true
+	})
+}
+
+// scan is each until f returns false.
+func (m *spanMap) scan(first, last int64, f func(Span) bool) {
 	if m.empty() {
 		return
 	}
@@ -294,10 +331,7 @@ func (m *spanMap) each(first, last int64, f func(Span)) {
 		}
 		joined := started && s.Source-before.Source == s.Ordinal-before.Ordinal
 		before, started = s, true
-		if !joined && s.Ordinal >= first {
-			f(s)
-		}
-		return true
+		return joined || s.Ordinal < first || f(s)
 	}
 	i := sort.Search(len(m.blocks), func(i int) bool { return m.blocks[i].ordinal > first })
 	// One block earlier than needed, to know whether the first span goes on from another.
@@ -306,7 +340,7 @@ func (m *spanMap) each(first, last int64, f func(Span)) {
 		if b.ordinal > last {
 			return
 		}
-		if !b.eachSpan(m.data, emit) {
+		if !b.eachSpan(m.body(b), emit) {
 			return
 		}
 	}
@@ -318,7 +352,6 @@ func (m *spanMap) each(first, last int64, f func(Span)) {
 }
 
 func (b block) eachSpan(data []byte, emit func(Span) bool) bool {
-	data = data[b.offset():]
 	if !b.isBits() {
 		s := Span{b.ordinal, b.source}
 		if !emit(s) {

@@ -61,6 +61,22 @@ func TestSpanMapAnswersAsTheListOfSpansDoes(t *testing.T) {
 				early = m // a snapshot: what comes later must not show in it
 			}
 		}
+		kept := rapid.IntRange(0, len(spans)-1).Draw(t, "kept")
+		dropped := m // its front may go
+		dropped.dropBelow(spans[kept].Ordinal)
+		if first, ok := dropped.firstFrom(spans[kept].Ordinal); !ok || first != spans[kept] {
+			t.Fatalf("first span from ordinal %d on: %v %v, want %v", spans[kept].Ordinal, first, ok, spans[kept])
+		}
+		more := Span{spans[len(spans)-1].Ordinal + 3, spans[len(spans)-1].Source + 5}
+		dropped.append(more)
+		for _, s := range append(spans[kept:len(spans):len(spans)], more) {
+			if got, ok := dropped.source(s.Ordinal); !ok || got != s.Source {
+				t.Fatalf("source of ordinal %d without those below %d: %d %v, want %d", s.Ordinal, spans[kept].Ordinal, got, ok, s.Source)
+			}
+			if o, got := dropped.ceil(s.Source); o != s.Ordinal || got != s.Source {
+				t.Fatalf("source offset %d without those below %d: ordinal %d at %d, want %d", s.Source, spans[kept].Source, o, got, s.Ordinal)
+			}
+		}
 		for _, c := range []struct {
 			m     *spanMap
 			spans []Span

@@ -94,12 +94,19 @@ func (s LaneState) Beyond(end int64) []Writer {
 
 // TargetOf returns the first record at or above the given source offset: the record itself if
 // Point.Source equals it. Where a lane went back in the source (the topic was made anew, or its
-// log was cut), an offset means the record copied last.
-func (s LaneState) TargetOf(source int64) (Point, bool) { return s.view().targetOf(source) }
+// log was cut), an offset means the record copied last. False when none is known: the lane was
+// never opened, or the map has been trimmed there.
+func (s LaneState) TargetOf(source int64) (Point, bool) {
+	_, p, f := s.view().ceilSource(source)
+	return p, f == record
+}
 
 // SourceOf returns the first record at or above the given target offset: the record itself if
-// Point.Target equals it.
-func (s LaneState) SourceOf(target int64) (Point, bool) { return s.view().sourceOf(target) }
+// Point.Target equals it. False as for TargetOf.
+func (s LaneState) SourceOf(target int64) (Point, bool) {
+	_, p, f := s.view().ceilTarget(target)
+	return p, f == record
+}
 
 // At returns the record with the given ordinal.
 func (s LaneState) At(ordinal int64) (Point, bool) { return s.view().at(ordinal) }

@@ -40,7 +40,7 @@ var topicSettings = []struct{ name, value string }{
 	{"unclean.leader.election.enable", "false"},
 }
 
-// ensureTopic creates the journal's topic if it is missing, and checks what it is.
+// ensureTopic creates the journal's topic if it is missing and may be created, and checks what it is.
 func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 	brokers, err := cfg.Admin.ListBrokers(ctx)
 	if err != nil {
@@ -50,10 +50,12 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 	for {
 		topics, err := cfg.Admin.ListTopicsWithInternal(ctx, cfg.Topic)
 		if err != nil {
-			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, right(err, "READ and WRITE", cfg.Topic))
+			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, right(err, cfg.rights(), cfg.Topic))
 		}
 		t := topics[cfg.Topic]
 		switch {
+		case errors.Is(t.Err, kerr.UnknownTopicOrPartition) && cfg.ReadOnly:
+			return topicFacts{}, &TopicError{Topic: cfg.Topic, Reason: "does not exist: no link of this name has copied to this cluster, or journal.topic is another"}
 		case errors.Is(t.Err, kerr.UnknownTopicOrPartition) && !created:
 			if err := createTopic(ctx, cfg, len(brokers)); err != nil {
 				return topicFacts{}, fmt.Errorf("create journal %s: %w", cfg.Topic, err)
@@ -61,7 +63,7 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 			created = true
 			continue
 		case t.Err != nil && !kerr.IsRetriable(t.Err):
-			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, right(t.Err, "READ and WRITE", cfg.Topic))
+			return topicFacts{}, fmt.Errorf("open journal %s: describe topic: %w", cfg.Topic, right(t.Err, cfg.rights(), cfg.Topic))
 		case t.Err == nil && settled(t):
 			facts := topicFacts{id: t.ID, partitions: len(t.Partitions)}
 			facts.warnings, err = checkTopic(ctx, cfg, t, len(brokers))
@@ -71,6 +73,14 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 			return topicFacts{}, fmt.Errorf("open journal %s: wait for the topic's leaders: %w", cfg.Topic, ctx.Err())
 		}
 	}
+}
+
+// rights are the operations on the topic that the journal needs.
+func (cfg JournalConfig) rights() string {
+	if cfg.ReadOnly {
+		return "READ"
+	}
+	return "READ and WRITE"
 }
 
 // settled tells whether every partition, numbered from 0 on, has a leader.

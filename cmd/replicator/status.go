@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"replicator/internal/status"
+
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
@@ -140,8 +142,8 @@ func (a *app) status(ctx context.Context, out io.Writer, o statusOptions) error 
 	return verdict(s)
 }
 
-func parseStatus(body []byte) (*mirror.Status, error) {
-	var s mirror.Status
+func parseStatus(body []byte) (*status.Status, error) {
+	var s status.Status
 	if err := json.Unmarshal(body, &s); err != nil {
 		return nil, fmt.Errorf("read status: the answer is not a daemon's: %w", err)
 	}
@@ -149,7 +151,7 @@ func parseStatus(body []byte) (*mirror.Status, error) {
 }
 
 // verdict is nil if every link is ready and no lane is halted.
-func verdict(s *mirror.Status) error {
+func verdict(s *status.Status) error {
 	if len(s.Links) == 0 {
 		return coded(exitRefused, errors.New("no link is running"), "")
 	}
@@ -194,7 +196,7 @@ func writeYAML(w io.Writer, body []byte) error {
 // so and waited for.
 func watchStatus(ctx context.Context, out io.Writer, d *daemonClient, o statusOptions) error {
 	_, terminal := terminalWidth(out)
-	var before *mirror.Status
+	var before *status.Status
 	ticker := time.NewTicker(o.interval)
 	defer ticker.Stop()
 	for {
@@ -398,7 +400,7 @@ func (d *daemonClient) get(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-func (d *daemonClient) status(ctx context.Context) (*mirror.Status, error) {
+func (d *daemonClient) status(ctx context.Context) (*status.Status, error) {
 	body, err := d.get(ctx, "/status")
 	if err != nil {
 		return nil, err

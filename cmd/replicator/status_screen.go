@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"replicator/internal/status"
+
 	"replicator/internal/observe"
 	"replicator/internal/stats"
 	"replicator/pkg/mirror"
@@ -36,7 +38,7 @@ const (
 )
 
 // render prints a status; before, if any, is an earlier one to count rates from.
-func (c screen) render(s, before *mirror.Status) string {
+func (c screen) render(s, before *status.Status) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "replicator %s on %s, up %s, buffers %s of %s\n", observe.Printable(s.Version), observe.Printable(s.Instance),
 		span(s.Time.Sub(s.Started)), size(s.Memory.UsedBytes), size(s.Memory.LimitBytes))
@@ -63,12 +65,12 @@ type rate struct {
 
 // rateOf compares link i with itself in an earlier look; nil: there was none, or
 // the daemon was started in between.
-func rateOf(s, before *mirror.Status, i int) *rate {
+func rateOf(s, before *status.Status, i int) *rate {
 	if before == nil || !before.Started.Equal(s.Started) || before.Instance != s.Instance {
 		return nil
 	}
 	l := &s.Links[i]
-	at := slices.IndexFunc(before.Links, func(o mirror.LinkStatus) bool { return o.Name == l.Name && o.State != observe.Silent })
+	at := slices.IndexFunc(before.Links, func(o status.Link) bool { return o.Name == l.Name && o.State != observe.Silent })
 	seconds := s.Time.Sub(before.Time).Seconds()
 	if at < 0 || seconds <= 0 || l.State == observe.Silent {
 		return nil
@@ -87,7 +89,7 @@ func rateOf(s, before *mirror.Status, i int) *rate {
 }
 
 // copied counts what went to the target, by any route.
-func copied(l *mirror.LinkStatus) (records, bytes int64) {
+func copied(l *status.Link) (records, bytes int64) {
 	for _, r := range l.Routes {
 		if r.Route == "forward" || r.Route == "repack" {
 			records += r.Records
@@ -97,7 +99,7 @@ func copied(l *mirror.LinkStatus) (records, bytes int64) {
 	return records, bytes
 }
 
-func (c screen) link(b *strings.Builder, s *mirror.Status, l *mirror.LinkStatus, r *rate) {
+func (c screen) link(b *strings.Builder, s *status.Status, l *status.Link, r *rate) {
 	fmt.Fprintf(b, "%s  %s", c.paint(bold, observe.Printable(l.Name)), c.state(string(l.State)))
 	if l.State == observe.Silent {
 		b.WriteString("\n  its loop does not answer: nothing else is known\n")
@@ -113,11 +115,12 @@ func (c screen) link(b *strings.Builder, s *mirror.Status, l *mirror.LinkStatus,
 	c.facts(b, l, r)
 	c.reasons(b, l)
 	c.laneTable(b, l)
+	c.groupTable(b, l)
 	c.routeTable(b, l)
 	c.eventTable(b, s, l)
 }
 
-func lag(l *mirror.LinkStatus) string {
+func lag(l *status.Link) string {
 	switch {
 	case l.LagRecords == nil && l.LagSeconds == nil:
 		return "lag unknown"
@@ -132,7 +135,7 @@ func lag(l *mirror.LinkStatus) string {
 }
 
 // facts are the lines about the whole link.
-func (c screen) facts(b *strings.Builder, l *mirror.LinkStatus, r *rate) {
+func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 	fact := func(name, value string) { c.wrapped(b, fmt.Sprintf("  %-9s ", name), value) }
 	var states []string
 	for _, st := range mirror.LaneStates {
@@ -144,6 +147,12 @@ func (c screen) facts(b *strings.Builder, l *mirror.LinkStatus, r *rate) {
 		states = []string{"none assigned to this daemon"}
 	}
 	fact("lanes", strings.Join(states, ", "))
+	if l.Checkpoints != nil {
+		fact("groups", groupFacts(l.Checkpoints))
+		if l.Checkpoints.Reason != "" {
+			fact("", c.paint(yellow, observe.Printable(l.Checkpoints.Reason)))
+		}
+	}
 	latency := &l.Latency
 	if r != nil {
 		fact("rate", fmt.Sprintf("%s records/s, %s/s", number(int64(math.Round(r.records))), size(int64(r.bytes))))
@@ -194,7 +203,7 @@ func (c screen) facts(b *strings.Builder, l *mirror.LinkStatus, r *rate) {
 
 // explained reports whether reasons says more than the link's own reason, which
 // is the first of them.
-func explained(l *mirror.LinkStatus) bool {
+func explained(l *status.Link) bool {
 	return slices.ContainsFunc(l.Lanes, func(ln mirror.LaneStatus) bool { return needsReason(&ln) })
 }
 
@@ -203,7 +212,7 @@ func needsReason(ln *mirror.LaneStatus) bool {
 }
 
 // reasons says why lanes are not copying, lanes with the same reason together.
-func (c screen) reasons(b *strings.Builder, l *mirror.LinkStatus) {
+func (c screen) reasons(b *strings.Builder, l *status.Link) {
 	type group struct {
 		state  mirror.LaneState
 		reason string
@@ -257,7 +266,7 @@ func laneName(ln *mirror.LaneStatus) string {
 	return observe.Printable(ln.Topic) + "-" + strconv.Itoa(int(ln.Partition))
 }
 
-func (c screen) laneTable(b *strings.Builder, l *mirror.LinkStatus) {
+func (c screen) laneTable(b *strings.Builder, l *status.Link) {
 	if len(l.Lanes) == 0 {
 		return
 	}
@@ -327,7 +336,7 @@ func broker(id int32) string {
 	return strconv.Itoa(int(id))
 }
 
-func (c screen) routeTable(b *strings.Builder, l *mirror.LinkStatus) {
+func (c screen) routeTable(b *strings.Builder, l *status.Link) {
 	if len(l.Routes) == 0 {
 		return
 	}
@@ -338,7 +347,7 @@ func (c screen) routeTable(b *strings.Builder, l *mirror.LinkStatus) {
 	c.table(b, g)
 }
 
-func (c screen) eventTable(b *strings.Builder, s *mirror.Status, l *mirror.LinkStatus) {
+func (c screen) eventTable(b *strings.Builder, s *status.Status, l *status.Link) {
 	if len(l.Events) == 0 {
 		return
 	}
@@ -371,7 +380,7 @@ func (c screen) eventTable(b *strings.Builder, s *mirror.Status, l *mirror.LinkS
 }
 
 // lines says the same in one line a link, for --watch without a terminal.
-func lines(s, before *mirror.Status) string {
+func lines(s, before *status.Status) string {
 	var b strings.Builder
 	for i := range s.Links {
 		l := &s.Links[i]

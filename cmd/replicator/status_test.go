@@ -15,10 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"replicator/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
 	"replicator/internal/stats"
+	"replicator/pkg/checkpoint"
 	"replicator/pkg/mirror"
 )
 
@@ -26,11 +29,11 @@ var update = flag.Bool("update", false, "write the files that tests compare with
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func healthyStatus() *mirror.Status {
-	return &mirror.Status{
+func healthyStatus() *status.Status {
+	return &status.Status{
 		Time: noon, Version: "v1.2.3", Instance: "host-1/812", Started: noon.Add(-26 * time.Hour),
-		Memory: mirror.MemoryStatus{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
-		Links: []mirror.LinkStatus{{
+		Memory: status.Memory{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
+		Links: []status.Link{{LinkStatus: mirror.LinkStatus{
 			Name: "east->west", Source: "east", Target: "west", SourceID: "5L6g3nShT-eMCtK--X86sw", TargetID: "Qx1J2b3kTn6aVd0mZr9c4A",
 			State: mirror.LinkCopying, Ready: true, LaneStates: map[mirror.LaneState]int{mirror.LaneCopying: 2},
 			LagRecords: new(int64(30)), LagSeconds: new(0.25),
@@ -46,7 +49,14 @@ func healthyStatus() *mirror.Status {
 			Openings: 2, JournalAge: new(0.4),
 			Latency:       stats.Histogram{Bounds: []float64{0.001, 0.0025, 0.005, 0.01, 0.1}, Counts: []uint64{10, 600, 300, 85, 5}, Sum: 3, Count: 1000},
 			InFlightBytes: 4096, SourceBytes: 513 << 20, TargetBytes: 512 << 20,
-		}},
+		}, Checkpoints: &checkpoint.Status{
+			Mode: "tail", CurrentAge: new(0.4),
+			Latency: stats.Histogram{Bounds: []float64{0.01, 0.1, 0.25}, Counts: []uint64{10, 80, 10}, Sum: 6, Count: 100},
+			Groups: []checkpoint.GroupStatus{
+				{Group: "billing", Type: "consumer", Partitions: 2, Outcomes: map[string]int{"exact": 1, "end": 1}, Placed: 2},
+				{Group: "search-index", Type: "consumer", Partitions: 1, Outcomes: map[string]int{"ahead": 1}, Missing: 30, Delay: 0.1, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
+			},
+		}}},
 	}
 }
 
@@ -60,7 +70,7 @@ func copyingLane(topic string, partition int32, lag int64, behind float64) mirro
 }
 
 // troubledStatus has one of everything an operator may see.
-func troubledStatus() *mirror.Status {
+func troubledStatus() *status.Status {
 	s := healthyStatus()
 	s.BoundaryRefusals = map[string]int64{"east": 0, "west": 2}
 	l := &s.Links[0]
@@ -68,6 +78,8 @@ func troubledStatus() *mirror.Status {
 	l.Reason = "47 of 64 lanes are not copying: orders-0: source offset 170 cannot be copied (corrupt): checksum is wrong"
 	l.LagRecords, l.LagSeconds = new(int64(1234997)), new(5025.0)
 	l.LaneStates = map[mirror.LaneState]int{mirror.LaneHalted: 2, mirror.LaneWaiting: 44, mirror.LaneOpening: 1, mirror.LaneCopying: 17}
+	l.Checkpoints.Mode = "poll"
+	l.Checkpoints.Reason = "read __consumer_offsets: TOPIC_AUTHORIZATION_FAILED; grant READ on topic __consumer_offsets of cluster east to follow commits within a second"
 	l.Warnings = []string{"journal topic has replication factor 1: losing its broker loses the map of offsets"}
 	l.Errors = map[string]int64{"connection": 4, "open": 12, "group": 4}
 	l.ThrottleTarget = 12.5
@@ -120,7 +132,7 @@ func golden(t *testing.T, name, got string) {
 
 func TestStatusTables(t *testing.T) {
 	silent := healthyStatus()
-	silent.Links = []mirror.LinkStatus{{Name: "east->west", State: "silent"}}
+	silent.Links = []status.Link{{LinkStatus: mirror.LinkStatus{Name: "east->west", State: "silent"}}}
 	later := healthyStatus()
 	later.Time = noon.Add(2 * time.Second)
 	later.Links[0].Routes[0].Records += 24000
@@ -129,7 +141,7 @@ func TestStatusTables(t *testing.T) {
 	later.Links[0].Latency.Count += 200
 	for name, c := range map[string]struct {
 		screen    screen
-		s, before *mirror.Status
+		s, before *status.Status
 	}{
 		"status-80":           {screen{width: 80, lanes: 20}, healthyStatus(), nil},
 		"status-200":          {screen{width: 200, lanes: 20}, healthyStatus(), nil},
@@ -141,7 +153,7 @@ func TestStatusTables(t *testing.T) {
 		"status-trouble-wide": {screen{wide: true, lanes: 5}, troubledStatus(), nil},
 		"status-colour":       {screen{width: 80, lanes: 3, colour: true}, troubledStatus(), nil},
 		"status-silent":       {screen{width: 80}, silent, nil},
-		"status-none":         {screen{width: 80}, &mirror.Status{Time: noon, Started: noon, Version: "v1.2.3", Instance: "host-1/812"}, nil},
+		"status-none":         {screen{width: 80}, &status.Status{Time: noon, Started: noon, Version: "v1.2.3", Instance: "host-1/812"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := c.screen.render(c.s, c.before)
@@ -181,7 +193,7 @@ func TestStatusCannotCommandATerminal(t *testing.T) {
 }
 
 // serving is a daemon that answers /status with s.
-func serving(t *testing.T, s *mirror.Status) (url, body string) {
+func serving(t *testing.T, s *status.Status) (url, body string) {
 	t.Helper()
 	data, err := json.Marshal(s)
 	if err != nil {
@@ -211,9 +223,9 @@ func TestStatusExitCodesAndFormats(t *testing.T) {
 	halted := healthyStatus()
 	halted.Links[0].LaneStates[mirror.LaneHalted] = 1 // and yet ready
 	silent := healthyStatus()
-	silent.Links = []mirror.LinkStatus{{Name: "east->west", State: "silent"}}
+	silent.Links = []status.Link{{LinkStatus: mirror.LinkStatus{Name: "east->west", State: "silent"}}}
 	for name, c := range map[string]struct {
-		s      *mirror.Status
+		s      *status.Status
 		args   []string
 		code   int
 		stdout string // is in it
@@ -223,7 +235,7 @@ func TestStatusExitCodesAndFormats(t *testing.T) {
 		"not ready":           {troubledStatus(), nil, exitRefused, "payments-0", "error: link east->west is not ready: 47 of 64"},
 		"halted":              {halted, nil, exitRefused, "east->west", "error: link east->west has halted lanes: 1"},
 		"silent":              {silent, nil, exitRefused, "silent", "error: link east->west does not answer"},
-		"no link":             {&mirror.Status{}, nil, exitRefused, "no link is running", "error: no link is running"},
+		"no link":             {&status.Status{}, nil, exitRefused, "no link is running", "error: no link is running"},
 		"wide":                {healthyStatus(), []string{"-o", "wide"}, exitDone, "TARGET END", ""},
 		"check":               {healthyStatus(), []string{"--check"}, exitDone, "ready\n", ""},
 		"check ready":         {troubledStatus(), []string{"--check=ready"}, exitRefused, "", "error: link"},

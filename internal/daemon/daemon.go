@@ -16,11 +16,14 @@ import (
 	"sync"
 	"time"
 
+	"replicator/internal/status"
+
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"replicator/internal/config"
 	"replicator/internal/observe"
+	"replicator/pkg/checkpoint"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
@@ -34,6 +37,7 @@ type Daemon struct {
 	pool     *wire.Pool
 	clusters map[string]*cluster.Cluster
 	links    []*mirror.Link
+	keepers  []*checkpoint.Keeper // of the links, nil where checkpoints.follow is off
 	log      *zap.Logger
 
 	mu       sync.Mutex
@@ -75,20 +79,51 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 		d.clusters[alias] = c
 	}
 	for i := range cfg.Links {
-		lc := &cfg.Links[i]
-		opts, err := linkOptions(cfg, lc)
-		opts.Group = o.Group
-		if err == nil {
-			var l *mirror.Link
-			l, err = mirror.New(mirror.Config{Options: opts, Source: d.clusters[lc.From], Target: d.clusters[lc.To], Pool: d.pool, Log: o.Log, Instance: d.instance})
-			d.links = append(d.links, l)
-		}
-		if err != nil {
+		if err := d.addLink(cfg, &cfg.Links[i], o); err != nil {
 			d.Close()
 			return nil, err
 		}
 	}
 	return d, nil
+}
+
+// addLink prepares a link and, unless it is off, the keeper of its groups.
+func (d *Daemon) addLink(cfg *config.Config, lc *config.Link, o Options) error {
+	opts, err := linkOptions(cfg, lc)
+	if err != nil {
+		return err
+	}
+	opts.Group = o.Group
+	l, err := mirror.New(mirror.Config{Options: opts, Source: d.clusters[lc.From], Target: d.clusters[lc.To], Pool: d.pool, Log: o.Log, Instance: d.instance})
+	if err != nil {
+		return err
+	}
+	d.links = append(d.links, l)
+	k, err := d.keeper(lc, l)
+	d.keepers = append(d.keepers, k)
+	return err
+}
+
+func (d *Daemon) keeper(lc *config.Link, l *mirror.Link) (*checkpoint.Keeper, error) {
+	if lc.Checkpoints.Follow == "off" || len(lc.Groups) == 0 {
+		return nil, nil
+	}
+	include, err := config.Compile(lc.Groups)
+	if err != nil {
+		return nil, fmt.Errorf("link %s: groups: %w", lc.Name, err)
+	}
+	exclude, err := config.Compile(lc.GroupsExclude)
+	if err != nil {
+		return nil, fmt.Errorf("link %s: groups_exclude: %w", lc.Name, err)
+	}
+	c := lc.Checkpoints
+	return checkpoint.New(checkpoint.Config{
+		Source: d.clusters[lc.From], Target: d.clusters[lc.To], Link: l,
+		Group: func(name string) bool { return include.Match(name) && !exclude.Match(name) }, Topic: l.Copies,
+		Follow: c.Follow, Interval: c.Interval, CommitGroups: c.CommitGroups, MirrorMaker: c.MirrorMaker,
+		CheckpointsTopic: c.Topic, ReplicationFactor: int16(c.ReplicationFactor), Instance: d.instance,
+		Log: d.log.With(zap.String("link", lc.Name)),
+	}), nil
 }
 
 func used(cfg *config.Config, alias string) bool {
@@ -156,6 +191,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	for _, l := range d.links {
 		g.Go(func() error { return l.Run(ctx) })
 	}
+	for _, k := range d.keepers {
+		if k != nil {
+			g.Go(func() error { return k.Run(ctx) })
+		}
+	}
 	return g.Wait()
 }
 
@@ -168,15 +208,15 @@ func (d *Daemon) Close() {
 
 // Status takes a snapshot. A link whose loop did not answer before ctx ended is
 // named as silent.
-func (d *Daemon) Status(ctx context.Context) mirror.Status {
-	s := mirror.Status{
+func (d *Daemon) Status(ctx context.Context) status.Status {
+	s := status.Status{
 		Time: time.Now(), Version: d.version, Instance: d.instance, Started: d.started,
-		Memory: mirror.MemoryStatus{UsedBytes: d.pool.Used(), LimitBytes: d.pool.Limit()},
+		Memory: status.Memory{UsedBytes: d.pool.Used(), LimitBytes: d.pool.Limit()},
 	}
 	d.mu.Lock()
 	s.BoundaryRefusals = maps.Clone(d.refusals)
 	d.mu.Unlock()
-	s.Links = make([]mirror.LinkStatus, len(d.links))
+	s.Links = make([]status.Link, len(d.links))
 	var asked sync.WaitGroup
 	for i, l := range d.links {
 		asked.Go(func() {
@@ -184,7 +224,11 @@ func (d *Daemon) Status(ctx context.Context) mirror.Status {
 			if !ok {
 				ls.State = observe.Silent
 			}
-			s.Links[i] = ls
+			s.Links[i] = status.Link{LinkStatus: ls}
+			if k := d.keepers[i]; k != nil {
+				cs := k.Status()
+				s.Links[i].Checkpoints = &cs
+			}
 		})
 	}
 	asked.Wait()

@@ -17,9 +17,10 @@ import (
 	"syscall"
 	"time"
 
+	"replicator/internal/status"
+
 	"replicator/internal/config"
 	"replicator/pkg/cluster"
-	"replicator/pkg/mirror"
 )
 
 const (
@@ -39,7 +40,7 @@ type daemon struct {
 
 	mu       sync.Mutex
 	process  *process        // the running one; nil: none
-	statuses []mirror.Status // the last of every process there was
+	statuses []status.Status // the last of every process there was
 }
 
 // process is one run of a daemon.
@@ -204,7 +205,7 @@ func (d *daemon) let() *process {
 
 // lastWords keeps the status of a process that is about to end, and returns it.
 // A daemon that does not answer just leaves no counts.
-func (d *daemon) lastWords(ctx context.Context) (mirror.Status, bool) {
+func (d *daemon) lastWords(ctx context.Context) (status.Status, bool) {
 	s, ok := d.ask(ctx)
 	if ok {
 		d.mu.Lock()
@@ -215,7 +216,7 @@ func (d *daemon) lastWords(ctx context.Context) (mirror.Status, bool) {
 }
 
 // ask takes the status of the running process; false: it does not answer.
-func (d *daemon) ask(ctx context.Context) (s mirror.Status, ok bool) {
+func (d *daemon) ask(ctx context.Context) (s status.Status, ok bool) {
 	url := d.url()
 	if url == "" {
 		return s, false

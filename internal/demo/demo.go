@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"replicator/internal/status"
+
 	"golang.org/x/sync/errgroup"
 
 	"replicator/pkg/mirror"
@@ -291,7 +293,7 @@ func (d *demo) shared(ctx context.Context) error {
 }
 
 // lanes is how many partitions a daemon copies.
-func lanes(s mirror.Status) (n int) {
+func lanes(s status.Status) (n int) {
 	for _, l := range s.Links {
 		n += l.LaneStates[mirror.LaneCopying]
 	}
@@ -299,7 +301,7 @@ func lanes(s mirror.Status) (n int) {
 }
 
 // copied says how many partitions a daemon copies, if it told.
-func copied(s mirror.Status, ok bool) string {
+func copied(s status.Status, ok bool) string {
 	if !ok {
 		return ""
 	}

@@ -6,10 +6,13 @@ import (
 	"strconv"
 	"strings"
 
+	"replicator/internal/status"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"replicator/internal/stats"
+	"replicator/pkg/checkpoint"
 	"replicator/pkg/mirror"
 )
 
@@ -74,6 +77,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		if l.State == Silent {
 			continue
 		}
+		if l.Checkpoints != nil {
+			e.groups(l.Name, l.Checkpoints)
+		}
 		e.topics(l)
 		if c.cfg.Partitions {
 			for j := range l.Lanes {
@@ -119,7 +125,7 @@ func (e emitter) offset(m *metric, v int64, labels ...string) {
 	}
 }
 
-func (e emitter) link(l *mirror.LinkStatus) {
+func (e emitter) link(l *status.Link) {
 	for _, s := range linkStates {
 		e.emit(linkState, oneIf(s == string(l.State)), l.Name, s)
 	}
@@ -142,6 +148,11 @@ func (e emitter) link(l *mirror.LinkStatus) {
 		}
 	}
 	e.emit(lagUnknown, float64(unknown), l.Name)
+	sum := int64(0)
+	for i := range l.Lanes {
+		sum += l.Lanes[i].MapBytes
+	}
+	e.emit(mapBytes, float64(sum), l.Name)
 	e.histogram(latency, &l.Latency, l.Name)
 	for _, r := range l.Routes {
 		e.emit(batches, float64(r.Batches), l.Name, r.Route, r.Reason, r.Codec)
@@ -193,6 +204,32 @@ func (e emitter) histogram(m *metric, h *stats.Histogram, labels ...string) {
 	e <- out
 }
 
+// groups are the series of the groups of a link.
+func (e emitter) groups(link string, s *checkpoint.Status) {
+	for _, m := range checkpointModes {
+		e.emit(checkpointMode, oneIf(m == s.Mode), link, m)
+	}
+	e.optional(checkpointCurrent, s.CurrentAge, link)
+	e.histogram(checkpointLatency, &s.Latency, link)
+	e.emit(checkpointsDone, float64(s.Written), link)
+	e.emit(offsetsPlaced, float64(s.Placed), link)
+	for class, n := range s.Failures {
+		e.emit(checkpointErrors, float64(n), link, class)
+	}
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		for outcome, n := range g.Outcomes {
+			e.emit(groupPartitions, float64(n), link, g.Group, outcome)
+		}
+		e.emit(groupMissing, float64(g.Missing), link, g.Group)
+		e.emit(groupDelay, g.Delay, link, g.Group)
+		e.emit(groupPlaced, float64(g.Placed), link, g.Group)
+		for reason, n := range g.NotPlaced {
+			e.emit(groupNotPlaced, float64(n), link, g.Group, string(reason))
+		}
+	}
+}
+
 // topicSum is what the lanes of a topic add up to.
 type topicSum struct {
 	lanes   map[mirror.LaneState]int
@@ -200,7 +237,7 @@ type topicSum struct {
 	seconds *float64
 }
 
-func (e emitter) topics(l *mirror.LinkStatus) {
+func (e emitter) topics(l *status.Link) {
 	sums := make(map[string]*topicSum)
 	for i := range l.Lanes {
 		ln := &l.Lanes[i]
@@ -243,6 +280,7 @@ func (e emitter) lane(link string, ln *mirror.LaneStatus) {
 	e.offset(partitionSourceLSO, ln.SourceStable, link, topic, partition)
 	e.offset(partitionSourceStart, ln.SourceStart, link, topic, partition)
 	e.offset(partitionOrdinal, ln.Ordinal, link, topic, partition)
+	e.emit(partitionMapBytes, float64(ln.MapBytes), link, topic, partition)
 	e.offset(partitionTargetEnd, ln.TargetEnd, link, topic, partition)
 	e.emit(partitionRecords, float64(ln.Records), link, topic, partition)
 	e.emit(partitionBytes, float64(ln.Bytes), link, topic, partition)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"replicator/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -29,7 +31,7 @@ func mainWithLeakCheck(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // scrape gathers the way a server would, with every series checked against its
 // description.
-func scrape(t *testing.T, s mirror.Status, partitions bool) map[string]*dto.MetricFamily {
+func scrape(t *testing.T, s status.Status, partitions bool) map[string]*dto.MetricFamily {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(NewCollector(CollectorConfig{

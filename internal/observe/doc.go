@@ -3,7 +3,7 @@
 //
 // What it promises:
 //
-//   - One truth. Everything it shows is made from one value, [mirror.Status]:
+//   - One truth. Everything it shows is made from one value, [status.Status]:
 //     a scrape, /status, /readyz, the watchdog and `replicator status` cannot
 //     disagree. Nothing is counted a second time, and no record costs anything.
 //   - Looking does not disturb. Snapshots are shared: however many ask, the

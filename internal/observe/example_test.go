@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"replicator/internal/status"
+
 	"replicator/internal/stats"
+	"replicator/pkg/checkpoint"
 	"replicator/pkg/mirror"
 )
 
@@ -13,12 +16,12 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // example is a daemon with one link: a lane that copies, one that is halted,
 // and one of which nothing is known yet.
-func example() mirror.Status {
-	return mirror.Status{
+func example() status.Status {
+	return status.Status{
 		Time: noon, Version: "v1.2.3", Instance: "host-1", Started: noon.Add(-time.Hour),
-		Memory:           mirror.MemoryStatus{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
+		Memory:           status.Memory{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
 		BoundaryRefusals: map[string]int64{"east": 0, "west": 1},
-		Links: []mirror.LinkStatus{{
+		Links: []status.Link{{LinkStatus: mirror.LinkStatus{
 			Name: "east->west", Source: "east", Target: "west", SourceID: "5L6g3nShT-eMCtK--X86sw", TargetID: "Qx1J2b3kTn6aVd0mZr9c4A",
 			State: mirror.LinkDegraded, Reason: "2 of 3 lanes are not copying",
 			LaneStates: map[mirror.LaneState]int{mirror.LaneCopying: 1, mirror.LaneHalted: 1, mirror.LaneWaiting: 1},
@@ -47,22 +50,28 @@ func example() mirror.Status {
 			Latency:       stats.Histogram{Bounds: []float64{0.001, 0.01, 0.1}, Counts: []uint64{1, 5, 2}, Sum: 0.9, Count: 9},
 			InFlightBytes: 4096, SourceBytes: 100000, TargetBytes: 91000, ThrottleTarget: 1.5,
 			Warnings: []string{"journal topic has replication factor 1"},
-		}},
+		}, Checkpoints: &checkpoint.Status{
+			Mode: "tail", CurrentAge: new(0.5), Written: 12, Placed: 7, Failures: map[string]int64{"write": 1},
+			Latency: stats.Histogram{Bounds: []float64{0.001, 0.01, 0.1}, Counts: []uint64{0, 5, 7}, Sum: 0.4, Count: 12},
+			Groups: []checkpoint.GroupStatus{
+				{Group: "billing", Type: "consumer", Partitions: 3, Outcomes: map[string]int{"exact": 2, "ahead": 1}, Missing: 30, Delay: 0.2, Placed: 2, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
+			},
+		}}},
 	}
 }
 
 // always is a source that shows the same status to all.
-func always(s mirror.Status) *Source {
-	return NewSource(func(context.Context) mirror.Status { return s })
+func always(s status.Status) *Source {
+	return NewSource(func(context.Context) status.Status { return s })
 }
 
-func silent() mirror.Status {
+func silent() status.Status {
 	s := example()
-	s.Links = []mirror.LinkStatus{{Name: "east->west", Source: "east", Target: "west", State: Silent}}
+	s.Links = []status.Link{{LinkStatus: mirror.LinkStatus{Name: "east->west", Source: "east", Target: "west", State: Silent}}}
 	return s
 }
 
-func healthy() mirror.Status {
+func healthy() status.Status {
 	s := example()
 	l := &s.Links[0]
 	l.State, l.Ready, l.Reason = mirror.LinkCopying, true, ""

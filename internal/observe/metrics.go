@@ -63,7 +63,23 @@ var (
 	journalAge      = define(gauge, "journal_age_seconds", "Time since the newest position in the journal was acknowledged; it grows while nothing is copied.", "link")
 	events          = define(counter, "events_total", "Events an operator should know of, by kind.", "link", "kind")
 	failures        = define(counter, "errors_total", "Errors that were followed by another try, by class.", "link", "class")
+	mapBytes        = define(gauge, "map_bytes", "Memory the offset maps of the lanes take.", "link")
 	warnings        = define(gauge, "target_warnings", "Things the target grants less of than it should; status says which.", "link")
+)
+
+// Of the groups of a link, for the lanes of this daemon.
+var (
+	checkpointMode    = define(gauge, "checkpoint_mode", "1 for the way commits on the source are followed, 0 for the others.", "link", "mode")
+	checkpointCurrent = define(gauge, "checkpoint_current_age_seconds", "Time since all commits of the source's groups were known: how old a checkpoint can be.", "link")
+	checkpointLatency = define(histogram, "checkpoint_latency_seconds", "Time from a commit on the source to the acknowledgement of its checkpoint by the target; with mode poll from when the commit was seen.", "link")
+	checkpointsDone   = define(counter, "checkpoints_written_total", "Checkpoints written to the target.", "link")
+	offsetsPlaced     = define(counter, "offsets_placed_total", "Offsets committed to groups of the target.", "link")
+	checkpointErrors  = define(counter, "checkpoint_errors_total", "Errors of following, writing or placing that were followed by another try, by class.", "link", "class")
+	groupPartitions   = define(gauge, "group_partitions", "Partitions the group has committed to, by what its offset is on the target.", "link", "group", "outcome")
+	groupMissing      = define(gauge, "group_missing_offsets", "Source offsets the group has read and the target lacks.", "link", "group")
+	groupDelay        = define(gauge, "group_checkpoint_delay_seconds", "Age of the group's oldest commit that has no checkpoint yet; 0 when all have.", "link", "group")
+	groupPlaced       = define(gauge, "group_placed_partitions", "Partitions whose translated offset the target's group has.", "link", "group")
+	groupNotPlaced    = define(gauge, "group_not_placed_partitions", "Partitions whose offset the target's group has not got, by reason.", "link", "group", "reason")
 )
 
 // Of a topic. Sums over the lanes of this daemon.
@@ -83,6 +99,7 @@ var (
 	partitionSourceLSO   = define(gauge, "partition_source_stable", "Last stable offset of the source partition: the first one of an open transaction, else its end.", "link", "topic", "partition")
 	partitionSourceStart = define(gauge, "partition_source_start", "First offset the source partition still has.", "link", "topic", "partition")
 	partitionOrdinal     = define(gauge, "partition_ordinal", "Records the lane has appended in all, since it was first copied.", "link", "topic", "partition")
+	partitionMapBytes    = define(gauge, "partition_map_bytes", "Memory the offset map of the lane takes.", "link", "topic", "partition")
 	partitionTargetEnd   = define(gauge, "partition_target_end", "Target offset of the lane's next record.", "link", "topic", "partition")
 	partitionRecords     = define(counter, "partition_records_total", "Records appended to the target by this daemon since it got the lane.", "link", "topic", "partition")
 	partitionBytes       = define(counter, "partition_bytes_total", "Bytes of record batches appended to the target by this daemon since it got the lane.", "link", "topic", "partition")
@@ -92,8 +109,9 @@ var (
 // linkStates and eventKinds are what a link's state and an event's kind can be:
 // a series that begins at 0 shows its first increase.
 var (
-	linkStates = []string{"starting", "copying", "degraded", "stopping", string(Silent)}
-	eventKinds = []string{
+	checkpointModes = []string{"starting", "tail", "poll"}
+	linkStates      = []string{"starting", "copying", "degraded", "stopping", string(Silent)}
+	eventKinds      = []string{
 		"gap", "truncation", "recreated", "deleted", "grown", "topic_created", "cut",
 		"foreign_writer", "fenced", "refused", "halted", "hanging", "target_topic",
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"replicator/internal/status"
+
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
@@ -103,7 +105,7 @@ func (n *notifier) send(lines ...string) bool {
 
 // running reports whether every link has its lanes, halted ones included: a
 // restart by the service manager would not mend them.
-func running(s mirror.Status) bool {
+func running(s status.Status) bool {
 	for _, l := range s.Links {
 		if l.State == mirror.LinkStarting || l.State == Silent {
 			return false
@@ -113,7 +115,7 @@ func running(s mirror.Status) bool {
 }
 
 // summary says in one line how the links are.
-func summary(s mirror.Status) string {
+func summary(s status.Status) string {
 	words := make([]string, 0, len(s.Links))
 	for _, l := range s.Links {
 		w := l.Name + " " + string(l.State)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"replicator/internal/status"
+
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -71,7 +73,7 @@ func told(t *testing.T, ask Snapshot) (stop func()) {
 	return stop
 }
 
-func starting() mirror.Status {
+func starting() status.Status {
 	s := healthy()
 	s.Links[0].State, s.Links[0].Ready, s.Links[0].Reason = mirror.LinkStarting, false, "no assignment of lanes yet"
 	s.Links[0].LaneStates = nil
@@ -85,9 +87,9 @@ func TestServiceManagerHearsTheWholeLife(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newManager(t, socket)
-			var now atomic.Pointer[mirror.Status]
+			var now atomic.Pointer[status.Status]
 			now.Store(new(starting()))
-			stop := told(t, func(context.Context) mirror.Status { return *now.Load() })
+			stop := told(t, func(context.Context) status.Status { return *now.Load() })
 			if got := m.next(t); got != "STATUS=starting" {
 				t.Errorf("first %q", got)
 			}
@@ -108,7 +110,7 @@ func TestServiceManagerHearsTheWholeLife(t *testing.T) {
 
 func TestHaltedLaneDoesNotKeepTheServiceFromStarting(t *testing.T) {
 	m := newManager(t, filepath.Join(t.TempDir(), "notify"))
-	told(t, func(context.Context) mirror.Status { return example() })
+	told(t, func(context.Context) status.Status { return example() })
 	m.until(t, "READY=1\nSTATUS=east->west degraded, 1 of 3 lanes copying, 1 halted")
 }
 
@@ -117,7 +119,7 @@ func TestWatchdogIsFedOnlyWhileTheLoopAnswers(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "100000")
 	var hung atomic.Bool
 	asked := make(chan struct{}, 1000)
-	told(t, func(context.Context) mirror.Status {
+	told(t, func(context.Context) status.Status {
 		asked <- struct{}{}
 		if hung.Load() {
 			return silent()
@@ -150,7 +152,7 @@ func TestWatchdogIsFedOnlyWhileTheLoopAnswers(t *testing.T) {
 
 func TestWithoutServiceManagerNothingHappens(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	Notify(t.Context(), NewSource(func(context.Context) mirror.Status { t.Error("asked"); return mirror.Status{} }), zap.NewNop())
+	Notify(t.Context(), NewSource(func(context.Context) status.Status { t.Error("asked"); return status.Status{} }), zap.NewNop())
 }
 
 func TestDeafServiceManagerIsLoggedOnce(t *testing.T) {
@@ -160,7 +162,7 @@ func TestDeafServiceManagerIsLoggedOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	asked := 0
-	Notify(ctx, NewSource(func(context.Context) mirror.Status {
+	Notify(ctx, NewSource(func(context.Context) status.Status {
 		if asked++; asked == 3 {
 			cancel()
 		}

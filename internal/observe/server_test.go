@@ -21,12 +21,13 @@ import (
 	"testing"
 	"time"
 
+	"replicator/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/config"
 	"replicator/pkg/cluster"
-	"replicator/pkg/mirror"
 )
 
 // patience is the header timeout of servers that listening starts.
@@ -85,7 +86,7 @@ func ask(t *testing.T, method, url string, change func(*http.Request)) (int, htt
 
 func TestEndpoints(t *testing.T) {
 	for name, c := range map[string]struct {
-		status mirror.Status
+		status status.Status
 		path   string
 		code   int
 		body   string // whole, or with a trailing * its beginning
@@ -96,7 +97,7 @@ func TestEndpoints(t *testing.T) {
 		"healthy is ready":                 {healthy(), "/readyz", 200, `{"ready":true}` + "\n"},
 		"halted is not ready and says why": {example(), "/readyz", 503, `{"ready":false,"reasons":["link east->west: 2 of 3 lanes are not copying"]}` + "\n"},
 		"hung is not ready":                {silent(), "/readyz", 503, `{"ready":false,"reasons":["link east->west: silent"]}` + "\n"},
-		"no link is not ready":             {mirror.Status{}, "/readyz", 503, `{"ready":false,"reasons":["no link is running"]}` + "\n"},
+		"no link is not ready":             {status.Status{}, "/readyz", 503, `{"ready":false,"reasons":["no link is running"]}` + "\n"},
 		"status":                           {example(), "/status", 200, `{"time":"2026-03-01T12:00:00Z","version":"v1.2.3",*`},
 		"metrics":                          {example(), "/metrics", 200, "# HELP go_*"},
 		"index":                            {example(), "/", 200, "replicator\n*"},
@@ -118,7 +119,7 @@ func TestEndpoints(t *testing.T) {
 func TestStatusIsTheSnapshot(t *testing.T) {
 	s := listening(t, always(example()), nil)
 	_, _, body := ask(t, http.MethodGet, s.URL()+"/status", nil)
-	var got mirror.Status
+	var got status.Status
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +136,7 @@ func TestNamesInStatusCannotCommandATerminal(t *testing.T) {
 	if !clean(strings.TrimSuffix(body, "\n")) {
 		t.Errorf("unprintable characters in %q", body)
 	}
-	var got mirror.Status
+	var got status.Status
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestNamesInStatusCannotCommandATerminal(t *testing.T) {
 
 func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
 	var asked atomic.Int32
-	source := NewSource(func(context.Context) mirror.Status { asked.Add(1); return example() })
+	source := NewSource(func(context.Context) status.Status { asked.Add(1); return example() })
 	s := listening(t, source, func(c *ServerConfig) { c.HTTP.Pprof = true })
 	for _, path := range []string{"/", "/metrics", "/healthz", "/readyz", "/status", "/debug/pprof/", "/stop"} {
 		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
@@ -380,7 +381,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 func TestRequestsAreBounded(t *testing.T) {
 	release := make(chan struct{})
 	asked := make(chan struct{}, 1)
-	s := listening(t, NewSource(func(context.Context) mirror.Status {
+	s := listening(t, NewSource(func(context.Context) status.Status {
 		asked <- struct{}{}
 		<-release
 		return healthy()

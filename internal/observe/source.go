@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"replicator/internal/status"
+
 	"replicator/pkg/mirror"
 )
 
@@ -16,7 +18,7 @@ const Silent mirror.LinkState = "silent"
 // Snapshot takes the state of the whole daemon. It returns at the latest soon
 // after ctx has ended; a link whose loop did not answer by then has the state
 // Silent and nothing else.
-type Snapshot func(ctx context.Context) mirror.Status
+type Snapshot func(ctx context.Context) status.Status
 
 const (
 	// answerTime is how long a loop may take to answer before the daemon counts
@@ -30,7 +32,7 @@ const (
 type Source struct {
 	ask  Snapshot
 	turn chan struct{} // holds one token: whoever has it may ask
-	last mirror.Status
+	last status.Status
 	at   time.Time // when last was taken; zero: never
 }
 
@@ -44,11 +46,11 @@ func NewSource(ask Snapshot) *Source {
 // Get returns a snapshot that is at most a quarter of a second old. Its maps,
 // slices and pointers are shared and must not be changed. It fails only if
 // nothing was to be had before ctx ended.
-func (s *Source) Get(ctx context.Context) (mirror.Status, error) {
+func (s *Source) Get(ctx context.Context) (status.Status, error) {
 	select {
 	case <-s.turn:
 	case <-ctx.Done():
-		return mirror.Status{}, fmt.Errorf("take status: %w", ctx.Err())
+		return status.Status{}, fmt.Errorf("take status: %w", ctx.Err())
 	}
 	defer func() { s.turn <- struct{}{} }()
 	if s.at.IsZero() || time.Since(s.at) >= shareTime {
@@ -70,7 +72,7 @@ func (s *Source) Alive(ctx context.Context) error {
 	return alive(status)
 }
 
-func alive(s mirror.Status) error {
+func alive(s status.Status) error {
 	var silent []string
 	for _, l := range s.Links {
 		if l.State == Silent {
@@ -84,7 +86,7 @@ func alive(s mirror.Status) error {
 }
 
 // unready lists why the daemon is not ready; empty: it is.
-func unready(s mirror.Status) []string {
+func unready(s status.Status) []string {
 	if len(s.Links) == 0 {
 		return []string{"no link is running"}
 	}

@@ -8,13 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"replicator/pkg/mirror"
+	"replicator/internal/status"
 )
 
 func TestSnapshotsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32
-		source := NewSource(func(context.Context) mirror.Status {
+		source := NewSource(func(context.Context) status.Status {
 			asked.Add(1)
 			time.Sleep(10 * time.Millisecond) // of the bubble's clock
 			return healthy()
@@ -46,7 +46,7 @@ func TestSnapshotsAreShared(t *testing.T) {
 
 func TestWhoGivesUpDoesNotSpoilTheSnapshotOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := NewSource(func(ctx context.Context) mirror.Status {
+		source := NewSource(func(ctx context.Context) status.Status {
 			select {
 			case <-time.After(time.Second):
 				return healthy()
@@ -76,7 +76,7 @@ func TestWhoGivesUpDoesNotSpoilTheSnapshotOfOthers(t *testing.T) {
 
 func TestLoopThatHangsIsNotAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := NewSource(func(ctx context.Context) mirror.Status {
+		source := NewSource(func(ctx context.Context) status.Status {
 			<-ctx.Done()
 			return silent()
 		})

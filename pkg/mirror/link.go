@@ -347,6 +347,7 @@ func (l *Link) status() LinkStatus {
 	}
 	for _, ln := range l.lanes {
 		ls := ln.status(t)
+		ls.MapBytes = int64(l.journal.State(ln.key).Bytes())
 		s.LaneStates[ln.state]++
 		if ls.LagRecords != nil {
 			sum := *ls.LagRecords

@@ -49,3 +49,8 @@ func (l *Link) live(lanes []offsets.Lane) map[offsets.Lane]offsets.Live {
 	}
 	return out
 }
+
+// Copies tells whether a source topic of that name is copied.
+func (l *Link) Copies(topic string) bool {
+	return l.filter.match(topic) && l.opts.Rename(topic) != ""
+}

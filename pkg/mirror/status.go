@@ -6,26 +6,6 @@ import (
 	"replicator/internal/stats"
 )
 
-// Status is the whole state of a daemon at one moment. The metrics, /status and
-// `replicator status` all show this one value.
-type Status struct {
-	Time     time.Time    `json:"time"`
-	Version  string       `json:"version"`
-	Instance string       `json:"instance"` // who this daemon is: host and process id
-	Started  time.Time    `json:"started"`
-	Memory   MemoryStatus `json:"memory"`
-	Links    []LinkStatus `json:"links"`
-	// BoundaryRefusals counts connections the dial guard refused, by cluster.
-	BoundaryRefusals map[string]int64 `json:"boundary_refusals,omitempty"`
-}
-
-// MemoryStatus is the byte budget of the data path: what its frames hold now,
-// and what they may hold.
-type MemoryStatus struct {
-	UsedBytes  int64 `json:"used_bytes"`
-	LimitBytes int64 `json:"limit_bytes"`
-}
-
 // LinkState says in one word how a link is.
 type LinkState string
 
@@ -110,6 +90,7 @@ type LaneStatus struct {
 	// target offset of the next one. -1 while unknown.
 	Ordinal       int64 `json:"ordinal"`
 	TargetEnd     int64 `json:"target_end"`
+	MapBytes      int64 `json:"map_bytes"` // memory its offset map takes
 	ProducerID    int64 `json:"producer_id"`
 	Epoch         int16 `json:"epoch"`
 	SourceBroker  int32 `json:"source_broker"` // fetched from; -1 none

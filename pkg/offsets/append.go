@@ -22,7 +22,7 @@ const (
 // unless the topic is gone: lanes that are open may go on when an entry of another one cannot be
 // read.
 func (j *Journal) Append(done func(error), entries ...Entry) {
-	records, size, err := j.records(entries)
+	records, facts, size, err := j.records(entries)
 	if err == nil && j.pending.Add(size) > maxPendingBytes {
 		j.pending.Add(-size)
 		err = ErrFull
@@ -37,6 +37,8 @@ func (j *Journal) Append(done func(error), entries ...Entry) {
 			err = ErrClosed
 		} else if err != nil {
 			err = fmt.Errorf("append to journal %s: %w", j.cfg.Topic, right(err, "WRITE", j.cfg.Topic))
+		} else {
+			j.learn(facts)
 		}
 		done(err)
 	}}
@@ -45,25 +47,39 @@ func (j *Journal) Append(done func(error), entries ...Entry) {
 	}
 }
 
-// records encodes entries, and counts their bytes.
-func (j *Journal) records(entries []Entry) (records []*kgo.Record, size int64, err error) {
+// learn takes in facts that were acknowledged before the reader comes past them, so that a
+// lane's State has the spans of every record that was sent. The reader takes them in again, which
+// changes nothing. That is not so of what a newer entry replaces, or removes: that is left to it.
+func (j *Journal) learn(facts []Entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.usable() != nil {
+		return
+	}
+	for _, e := range facts {
+		j.lane(e.Key().Lane).apply(e)
+	}
+}
+
+// records encodes entries, and counts their bytes. facts are those of them that never change.
+func (j *Journal) records(entries []Entry) (records []*kgo.Record, facts []Entry, size int64, err error) {
 	j.mu.Lock()
 	closed, lost := j.closed, j.lost
 	err = j.err
 	j.mu.Unlock()
 	if closed {
-		return nil, 0, ErrClosed
+		return nil, nil, 0, ErrClosed
 	}
 	if j.cfg.ReadOnly {
-		return nil, 0, ErrReadOnly
+		return nil, nil, 0, ErrReadOnly
 	}
 	if lost {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	for _, e := range entries {
 		if fault := check(e); fault != "" {
 			k := e.Key()
-			return nil, 0, fmt.Errorf("append to journal %s: %v of %v, writer %v: %s", j.cfg.Topic, k.Kind, k.Lane, k.Writer, fault)
+			return nil, nil, 0, fmt.Errorf("append to journal %s: %v of %v, writer %v: %s", j.cfg.Topic, k.Kind, k.Lane, k.Writer, fault)
 		}
 		for _, part := range split(e) {
 			key, value := EncodeEntry(part)
@@ -71,9 +87,13 @@ func (j *Journal) records(entries []Entry) (records []*kgo.Record, size int64, e
 				Topic: j.cfg.Topic, Partition: j.Partition(part.Key().Lane), Key: key, Value: value,
 			})
 			size += int64(len(key) + len(value) + entryOverhead)
+			switch part.(type) {
+			case EpochRecord, Spans, Gap, Shift, Cut, Generation:
+				facts = append(facts, part)
+			}
 		}
 	}
-	return records, size, nil
+	return records, facts, size, nil
 }
 
 // split cuts spans that would make a very large record. Merged spans are one fact and stay whole.

@@ -38,8 +38,8 @@ type JournalConfig struct {
 // partitions. So that number must not change while the journal has entries; a journal where it
 // did is refused.
 //
-// What Append wrote shows in State when the reader has come past it, which may be after done ran;
-// Sync makes sure.
+// Facts that Append wrote show in State before done runs. What can be replaced (positions) and
+// deletions show when the reader has come past them; Sync makes sure.
 type Journal struct {
 	cfg    JournalConfig
 	log    *zap.Logger

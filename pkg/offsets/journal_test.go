@@ -645,3 +645,29 @@ func BenchmarkOpenJournal(b *testing.B) {
 		j.Close()
 	}
 }
+
+// A record is sent when its span is acknowledged, so whoever asks then must find the span,
+// however late the reader is.
+func TestFactsShowBeforeTheReaderHasCome(t *testing.T) {
+	f := newFakeCluster(t)
+	defer f.close()
+	j := f.open()
+	defer j.Close()
+	f.cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		return nil, errors.New("nothing is read"), true
+	})
+	w := Writer{ProducerID: 7, Epoch: 1}
+	lane := Lane{Topic: "orders", Partition: 3}
+	acked := make(chan LaneState, 1)
+	j.Append(func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		acked <- j.State(lane)
+	}, EpochRecord{Lane: lane, Writer: w, Source: 100, Target: 10}, Spans{Lane: lane, Writer: w, Runs: []Span{{Ordinal: 5, Source: 200}}})
+	s := <-acked
+	if p, ok := s.At(6); !ok || p.Source != 201 || p.Target != 16 {
+		t.Errorf("ordinal 6 is %+v, %v; want source offset 201, target offset 16", p, ok)
+	}
+}

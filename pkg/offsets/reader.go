@@ -119,16 +119,22 @@ func (j *Journal) takeRecord(r *kgo.Record) error {
 			"an entry of lane %v is in partition %d (offset %d) and belongs in %d: the number of partitions was changed; make a topic with the old number and copy the entries, partition by partition",
 			name, r.Partition, r.Offset, want)}
 	}
-	l := j.lanes[name]
-	if l == nil {
-		l = newLane(name)
-		j.lanes[name] = l
-	}
+	l := j.lane(name)
 	l.apply(e)
 	if l.empty() {
 		delete(j.lanes, name)
 	}
 	return nil
+}
+
+// lane returns the facts of a lane, none to begin with. Called with the lock held.
+func (j *Journal) lane(name Lane) *lane {
+	l := j.lanes[name]
+	if l == nil {
+		l = newLane(name)
+		j.lanes[name] = l
+	}
+	return l
 }
 
 // Sync waits until the reader has passed what is now the end of the lanes' journal partitions, as

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"replicator/internal/observe"
+	"replicator/internal/status"
+	"replicator/pkg/checkpoint"
+)
+
+// groupFacts says in a line how the groups of a link are kept.
+func groupFacts(s *checkpoint.Status) string {
+	if s.Mode == "starting" {
+		return "not followed yet"
+	}
+	parts := []string{plural(int64(len(s.Groups)), "group") + " by " + observe.Printable(s.Mode)}
+	if s.CurrentAge != nil {
+		parts = append(parts, "all commits known up to "+seconds(*s.CurrentAge)+" ago")
+	}
+	if s.Latency.Count > 0 {
+		parts = append(parts, fmt.Sprintf("checkpointed p50 %s, p99 %s", quantile(&s.Latency, 0.5), quantile(&s.Latency, 0.99)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// groupTable shows the groups, those first whose offsets the target has not got.
+func (c screen) groupTable(b *strings.Builder, l *status.Link) {
+	if l.Checkpoints == nil || len(l.Checkpoints.Groups) == 0 {
+		return
+	}
+	groups := slices.Clone(l.Checkpoints.Groups)
+	notPlaced := func(g *checkpoint.GroupStatus) (n int) {
+		for _, of := range g.NotPlaced {
+			n += of
+		}
+		return n
+	}
+	slices.SortStableFunc(groups, func(x, y checkpoint.GroupStatus) int {
+		return cmp.Or(cmp.Compare(notPlaced(&y), notPlaced(&x)), cmp.Compare(y.Missing, x.Missing), cmp.Compare(y.Delay, x.Delay))
+	})
+	shown := groups
+	if c.lanes > 0 && len(shown) > c.lanes {
+		shown = shown[:c.lanes]
+	}
+	g := grid{flexible: 0, columns: []column{{name: "GROUP"}, {name: "PARTITIONS", right: true}, {name: "OUTCOMES"}, {name: "MISSING", right: true}, {name: "DELAY", right: true}, {name: "PLACED", right: true}, {name: "NOT PLACED"}}}
+	for i := range shown {
+		gr := &shown[i]
+		g.rows = append(g.rows, []string{
+			observe.Printable(gr.Group), number(int64(gr.Partitions)), counts(gr.Outcomes), number(gr.Missing), seconds(gr.Delay),
+			number(int64(gr.Placed)), cmp.Or(counts(gr.NotPlaced), "-"),
+		})
+	}
+	c.table(b, g)
+	if n := len(groups) - len(shown); n > 0 {
+		fmt.Fprintf(b, "  ... %s more (--lanes 0 shows all)\n", plural(int64(n), "group"))
+	}
+}
+
+// counts writes "2 exact, 1 end".
+func counts[K ~string](of map[K]int) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(of)) {
+		parts = append(parts, number(int64(of[k]))+" "+observe.Printable(string(k)))
+	}
+	return strings.Join(parts, ", ")
+}

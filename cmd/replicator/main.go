@@ -130,6 +130,8 @@ gate or check, 4 done in part or not known.`,
 	root.AddCommand(
 		newRunCommand(a),
 		newStatusCommand(a),
+		newOffsetsCommand(a),
+		newGroupsCommand(a),
 		newConfigCommand(a),
 		newDemoCommand(a),
 		newVersionCommand(a),

@@ -110,10 +110,13 @@ func (pl Placer) bounds(ctx context.Context, placements []*Placement) (b bounds,
 	seen := map[string]bool{}
 	var topics []string
 	for _, p := range placements {
-		if !seen[p.TargetTopic] {
+		if p.TargetTopic != "" && !seen[p.TargetTopic] {
 			seen[p.TargetTopic] = true
 			topics = append(topics, p.TargetTopic)
 		}
+	}
+	if len(topics) == 0 {
+		return b, nil // none would be taken for all
 	}
 	admin := pl.Target.Admin()
 	if b.starts, err = admin.ListStartOffsets(ctx, topics...); err == nil {
@@ -127,6 +130,9 @@ func (pl Placer) bounds(ctx context.Context, placements []*Placement) (b bounds,
 
 // clamp moves a placement into the target's log; false if that is not known.
 func (b bounds) clamp(p *Placement, cluster string) bool {
+	if p.Outcome == offsets.Unknown || p.Target < 0 {
+		return true // there is nothing to move
+	}
 	start, ok1 := b.starts.Lookup(p.TargetTopic, p.Lane.Partition)
 	end, ok2 := b.ends.Lookup(p.TargetTopic, p.Lane.Partition)
 	err := errors.Join(start.Err, end.Err)
@@ -140,9 +146,6 @@ func (b bounds) clamp(p *Placement, cluster string) bool {
 	case err != nil:
 		p.skip(NoTopic, err.Error())
 		return false
-	}
-	if p.Outcome == offsets.Unknown || p.Target < 0 {
-		return true
 	}
 	t := offsets.Translation{From: p.Source, To: p.Target, Outcome: p.Outcome, Missing: p.Missing}
 	if within := t.Within(start.Offset, end.Offset); within.To != p.Target {

@@ -40,7 +40,9 @@ func Reasons() []Reason {
 // Placement is a checkpoint on its way to the target's group.
 type Placement struct {
 	Checkpoint
-	TargetTopic string
+	TargetTopic string // "": the link does not copy the topic
+	Why         string // the outcome is what it is, for people; empty where it needs no words
+	Repeat      int64  // see [Repeat]; a Standby fills it in
 
 	// What Plan finds out.
 	Current         int64  // the target group's offset, -1 none
@@ -69,7 +71,7 @@ func (p *Placement) skip(r Reason, detail string) { p.Action, p.Reason, p.Detail
 func (p *Placement) decide() {
 	switch {
 	case p.Outcome == offsets.Unknown || p.Target < 0:
-		p.skip(NoTranslation, "")
+		p.skip(NoTranslation, p.Why)
 	case p.Current < 0:
 		p.Action = Place
 	case p.Current == p.Target:

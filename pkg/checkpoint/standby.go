@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -15,7 +16,7 @@ import (
 type StandbyConfig struct {
 	Target           *cluster.Cluster
 	JournalTopic     string
-	CheckpointsTopic string
+	CheckpointsTopic string                    // "" reads none: lanes only
 	TargetName       func(topic string) string // of a source topic, "" if it is not copied
 	Log              *zap.Logger
 }
@@ -39,6 +40,9 @@ func OpenStandby(ctx context.Context, cfg StandbyConfig) (*Standby, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if cfg.CheckpointsTopic == "" {
+		return s, nil
+	}
 	if s.kept, err = readTopic(ctx, cfg.Target, cfg.CheckpointsTopic); err != nil {
 		s.journal.Close()
 		return nil, err
@@ -48,6 +52,12 @@ func OpenStandby(ctx context.Context, cfg StandbyConfig) (*Standby, error) {
 
 // Close ends the connections it made.
 func (s *Standby) Close() { s.journal.Close() }
+
+// Time is when reading began: what the target was told later is not in it.
+func (s *Standby) Time() time.Time { return s.read }
+
+// Warnings are what may be missing in what was read.
+func (s *Standby) Warnings() []string { return s.journal.Warnings() }
 
 // Checkpoints returns the newest checkpoint of each group and partition, sorted.
 func (s *Standby) Checkpoints() []*Checkpoint { return s.kept.sorted() }
@@ -86,7 +96,7 @@ func (s *Standby) Tails(ctx context.Context, lanes []offsets.Lane) (map[offsets.
 }
 
 // Placements translates checkpoints with all that the target tells now. What
-// cannot be translated has the outcome Unknown and says why in Detail.
+// cannot be translated has the outcome Unknown and says why in Why.
 func (s *Standby) Placements(ctx context.Context, checkpoints []*Checkpoint) ([]*Placement, error) {
 	seen := map[offsets.Lane]bool{}
 	var lanes []offsets.Lane
@@ -102,7 +112,7 @@ func (s *Standby) Placements(ctx context.Context, checkpoints []*Checkpoint) ([]
 	}
 	out := make([]*Placement, 0, len(checkpoints))
 	for _, c := range checkpoints {
-		p := &Placement{Checkpoint: *c, TargetTopic: s.cfg.TargetName(c.Lane.Topic), Current: -1}
+		p := &Placement{Checkpoint: *c, TargetTopic: s.cfg.TargetName(c.Lane.Topic), Current: -1, Repeat: -1}
 		p.Checked = s.read
 		tail, ok := tails[c.Lane]
 		switch {
@@ -114,10 +124,8 @@ func (s *Standby) Placements(ctx context.Context, checkpoints []*Checkpoint) ([]
 			p.unknown(tail.Err.Error())
 		default:
 			t := tail.State.Translate(c.Source).Within(tail.Start, tail.End)
-			p.Target, p.Outcome, p.Missing, p.Detail = t.To, t.Outcome, t.Missing, t.Reason
-			if p.Detail == "" {
-				p.Detail = tail.Warning
-			}
+			p.Target, p.Outcome, p.Missing, p.Why = t.To, t.Outcome, t.Missing, cmp.Or(t.Reason, tail.Warning)
+			p.Repeat = Repeat(tail.State, t)
 		}
 		out = append(out, p)
 	}
@@ -125,7 +133,27 @@ func (s *Standby) Placements(ctx context.Context, checkpoints []*Checkpoint) ([]
 }
 
 func (p *Placement) unknown(why string) {
-	p.Target, p.Outcome, p.Missing, p.Detail = -1, offsets.Unknown, 0, why
+	p.Target, p.Outcome, p.Missing, p.Why = -1, offsets.Unknown, 0, why
+}
+
+// Repeat is how many records a consumer that resumes at the translated target
+// offset reads a second time at most; -1: not known.
+func Repeat(lane offsets.LaneState, t offsets.Translation) int64 {
+	switch t.Outcome {
+	case offsets.Unknown:
+		return -1
+	case offsets.Ahead:
+		// What it has read already, should the link still copy it.
+		return t.Missing
+	case offsets.Before:
+		// What it had not read begins at the first record known from there on.
+		first, ok := lane.TargetOf(t.From)
+		if !ok {
+			return -1
+		}
+		return max(0, first.Target-t.To)
+	}
+	return 0
 }
 
 // Prove reads again what the target's groups have and compares it with what was

@@ -73,15 +73,15 @@ const goneAfter = time.Minute
 // checkpoints: what was committed later may be missing. With several daemons it is
 // the least of those that lived last, because each keeps its own lanes. False: no
 // daemon has said.
-func (s *Standby) Current() (Follower, bool) {
+func (s *Standby) Current() (Freshness, bool) {
 	var newest time.Time
-	for _, f := range s.kept.followers {
+	for _, f := range s.kept.fresh {
 		if f.Current.After(newest) {
 			newest = f.Current
 		}
 	}
-	var out Follower
-	for _, f := range s.kept.followers {
+	var out Freshness
+	for _, f := range s.kept.fresh {
 		if newest.Sub(f.Current) < goneAfter && (out.Instance == "" || f.Current.Before(out.Current)) {
 			out = f
 		}

@@ -27,9 +27,9 @@ const (
 	maxString     = 1<<15 - 1 // what Kafka's own strings can hold
 )
 
-// Follower is what a daemon says of itself every few seconds: up to when it knew
+// Freshness is what a daemon says of itself every few seconds: up to when it knew
 // all commits of the source. It is how fresh checkpoints are when nobody commits.
-type Follower struct {
+type Freshness struct {
 	Instance string
 	Mode     string    // tail or poll
 	Current  time.Time // commits acknowledged by then are in the checkpoints, millisecond precision
@@ -89,7 +89,7 @@ func encodeValue(c *Checkpoint) []byte {
 	return binary.AppendVarint(b, c.Placed)
 }
 
-func encodeFollower(f Follower) (key, value []byte) {
+func encodeFollower(f Freshness) (key, value []byte) {
 	key = appendString(binary.AppendUvarint([]byte{kindFollower}, recordVersion), f.Instance)
 	value = appendString(binary.AppendUvarint(nil, recordVersion), f.Mode)
 	return key, binary.AppendVarint(value, f.Current.UnixMilli())
@@ -99,22 +99,22 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// entry is a decoded record: one of the two, or its deletion.
-type entry struct {
+// record is a decoded record: one of the two, or its deletion.
+type record struct {
 	checkpoint *Checkpoint
-	follower   *Follower
+	follower   *Freshness
 	deleted    bool // only key or instance mean something
 }
 
 // decode reads a record; a nil value is a deletion. Errors are [*VersionError] and
 // [*CorruptError].
-func decode(key, value []byte) (entry, error) {
+func decode(key, value []byte) (record, error) {
 	d := decoder{b: key}
 	kind := d.byte()
 	if v := d.uvarint(); d.bad == "" && v != recordVersion {
-		return entry{}, &VersionError{Version: int(min(v, math.MaxInt32)), Part: "key"}
+		return record{}, &VersionError{Version: int(min(v, math.MaxInt32)), Part: "key"}
 	}
-	var e entry
+	var e record
 	var again []byte
 	switch kind {
 	case kindCheckpoint:
@@ -128,7 +128,7 @@ func decode(key, value []byte) (entry, error) {
 			d.fail("unknown type of group")
 		}
 	case kindFollower:
-		e.follower = &Follower{Instance: d.string()}
+		e.follower = &Freshness{Instance: d.string()}
 		again, _ = encodeFollower(*e.follower)
 	default:
 		d.fail(fmt.Sprintf("unknown kind %d", kind))
@@ -137,7 +137,7 @@ func decode(key, value []byte) (entry, error) {
 		d.fail("not in its shortest form")
 	}
 	if d.bad != "" {
-		return entry{}, &CorruptError{Reason: "key " + d.bad}
+		return record{}, &CorruptError{Reason: "key " + d.bad}
 	}
 	if value == nil {
 		e.deleted = true
@@ -145,7 +145,7 @@ func decode(key, value []byte) (entry, error) {
 	}
 	d = decoder{b: value}
 	if v := d.uvarint(); d.bad == "" && v != recordVersion {
-		return entry{}, &VersionError{Version: int(min(v, math.MaxInt32)), Part: "value"}
+		return record{}, &VersionError{Version: int(min(v, math.MaxInt32)), Part: "value"}
 	}
 	if c := e.checkpoint; c != nil {
 		c.Source, c.LeaderEpoch, c.Metadata, c.Committed = d.varint(), d.int32(), d.string(), d.time()
@@ -158,7 +158,7 @@ func decode(key, value []byte) (entry, error) {
 		e.follower.Mode, e.follower.Current = d.string(), d.time()
 	}
 	if d.end(); d.bad != "" {
-		return entry{}, &CorruptError{Reason: "value " + d.bad}
+		return record{}, &CorruptError{Reason: "value " + d.bad}
 	}
 	return e, nil
 }

@@ -73,14 +73,14 @@ const goneAfter = time.Minute
 // checkpoints: what was committed later may be missing. With several daemons it is
 // the least of those that lived last, because each keeps its own lanes. False: no
 // daemon has said.
-func (s *Standby) Current() (Follower, bool) {
+func (s *Standby) Current() (Freshness, bool) {
 	var newest time.Time
 	for _, f := range s.kept.followers {
 		if f.Current.After(newest) {
 			newest = f.Current
 		}
 	}
-	var out Follower
+	var out Freshness
 	for _, f := range s.kept.followers {
 		if newest.Sub(f.Current) < goneAfter && (out.Instance == "" || f.Current.Before(out.Current)) {
 			out = f

@@ -100,12 +100,12 @@ func right(err error, operation, resource, cluster string) error {
 // contents is what a topic of checkpoints holds.
 type contents struct {
 	checkpoints map[Key]*Checkpoint
-	followers   map[string]Follower // by instance
+	followers   map[string]Freshness // by instance
 }
 
 // readTopic reads a topic of checkpoints from its start to its present end.
 func readTopic(ctx context.Context, c *cluster.Cluster, topic string) (contents, error) {
-	out := contents{map[Key]*Checkpoint{}, map[string]Follower{}}
+	out := contents{map[Key]*Checkpoint{}, map[string]Freshness{}}
 	fail := func(err error) (contents, error) {
 		return contents{}, fmt.Errorf("read checkpoints %s of %s: %w", topic, c.Alias(), right(err, "READ", "topic "+topic, c.Alias()))
 	}

@@ -67,7 +67,7 @@ func (k *Keeper) hold(live map[offsets.Lane]offsets.Live, now time.Time) {
 // sayCurrent writes up to when the commits of the source are known here.
 func (k *Keeper) sayCurrent(ctx context.Context) error {
 	k.mu.Lock()
-	f := Follower{Instance: k.cfg.Instance, Mode: k.mode, Current: k.current}
+	f := Freshness{Instance: k.cfg.Instance, Mode: k.mode, Current: k.current}
 	waiting := len(k.incoming) > 0
 	for _, p := range k.progress {
 		if _, ours := k.held[p.Lane]; ours && !p.unwritten.IsZero() && p.unwritten.Before(f.Current) {

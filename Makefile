@@ -1,5 +1,5 @@
 # `make` lists the targets. Everything but lint needs Go only; tests on real
-# Kafka also want a JVM and Maven, and say so where they are missing.
+# Kafka also want a JDK and Maven, and say so where they are missing.
 
 GO       ?= go
 BIN      := $(CURDIR)/bin
@@ -35,7 +35,7 @@ test-e2e: ## tests on real Kafka clusters (E2E=required: fail if they cannot run
 	E2E_REPORT=$(REPORT) $(GO) test -count=1 -p 1 -timeout $(E2E_TIMEOUT) $(E2E_FLAGS) $(REAL_KAFKA)
 	@echo; cat $(REPORT); \
 	if grep -qv 'not run 0$$' $(REPORT); then \
-		echo 'NOT RUN: the tests named above. They need a JVM and Maven (Debian: apt-get install default-jre-headless maven).'; \
+		echo 'NOT RUN: the tests named above. They need a JDK and Maven (Debian: apt-get install default-jdk-headless maven).'; \
 	else echo 'Nothing was left out.'; fi
 
 test-short: ## quick tests without real Kafka

@@ -10,6 +10,7 @@ import (
 	"replicator/internal/observe"
 	"replicator/internal/status"
 	"replicator/pkg/checkpoint"
+	"replicator/pkg/heartbeat"
 )
 
 // groupFacts says in a line how the groups of a link are kept.
@@ -25,6 +26,14 @@ func groupFacts(s *checkpoint.Status) string {
 		parts = append(parts, fmt.Sprintf("checkpointed p50 %s, p99 %s", quantile(&s.Latency, 0.5), quantile(&s.Latency, 0.99)))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// heartbeatFacts says in a line how heartbeats are written.
+func heartbeatFacts(s *heartbeat.Status) string {
+	if s.Age == nil {
+		return "none written yet"
+	}
+	return number(s.Written) + " written, the last " + seconds(*s.Age) + " ago"
 }
 
 // groupTable shows the groups, those first whose offsets the target has not got.

@@ -153,6 +153,12 @@ func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 			fact("", c.paint(yellow, observe.Printable(l.Checkpoints.Reason)))
 		}
 	}
+	if l.Heartbeats != nil {
+		fact("heartbeat", heartbeatFacts(l.Heartbeats))
+		if l.Heartbeats.Error != "" {
+			fact("", c.paint(yellow, observe.Printable(l.Heartbeats.Error)))
+		}
+	}
 	latency := &l.Latency
 	if r != nil {
 		fact("rate", fmt.Sprintf("%s records/s, %s/s", number(int64(math.Round(r.records))), size(int64(r.bytes))))

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"replicator/pkg/cluster"
+	"replicator/pkg/mirrormaker"
 )
 
 // Config is the configuration of one daemon.
@@ -137,6 +138,9 @@ type Journal struct {
 // TargetName is what a topic of the source is called on the target, "" for one
 // that naming: map does not copy.
 func (l *Link) TargetName(topic string) string {
+	if l.Heartbeats.Enabled && topic == mirrormaker.HeartbeatsTopic {
+		return mirrormaker.RemoteHeartbeats(l.From)
+	}
 	switch l.Naming {
 	case "prefix":
 		return l.TopicPrefix + topic

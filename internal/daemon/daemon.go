@@ -25,6 +25,7 @@ import (
 	"replicator/internal/observe"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/cluster"
+	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
 )
@@ -38,6 +39,7 @@ type Daemon struct {
 	clusters map[string]*cluster.Cluster
 	links    []*mirror.Link
 	keepers  []*checkpoint.Keeper // of the links, nil where checkpoints.follow is off
+	emitters []*heartbeat.Emitter // of the links, nil where heartbeats.enabled is false
 	log      *zap.Logger
 
 	mu       sync.Mutex
@@ -87,7 +89,8 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	return d, nil
 }
 
-// addLink prepares a link and, unless it is off, the keeper of its groups.
+// addLink prepares a link and, unless they are off, the keeper of its groups and
+// the emitter of its heartbeats.
 func (d *Daemon) addLink(cfg *config.Config, lc *config.Link, o Options) error {
 	opts, err := linkOptions(cfg, lc)
 	if err != nil {
@@ -99,6 +102,13 @@ func (d *Daemon) addLink(cfg *config.Config, lc *config.Link, o Options) error {
 		return err
 	}
 	d.links = append(d.links, l)
+	var e *heartbeat.Emitter
+	if lc.Heartbeats.Enabled {
+		e = heartbeat.New(heartbeat.Config{
+			Cluster: d.clusters[lc.From], Source: lc.From, Target: lc.To, Interval: lc.Heartbeats.Interval, Log: d.log.With(zap.String("link", lc.Name)),
+		})
+	}
+	d.emitters = append(d.emitters, e)
 	k, err := d.keeper(lc, l)
 	d.keepers = append(d.keepers, k)
 	return err
@@ -157,7 +167,7 @@ func linkOptions(cfg *config.Config, lc *config.Link) (mirror.Options, error) {
 	o.OnGap = action(lc.OnGap)
 	o.OnTruncation = action(lc.OnTruncation)
 	o.OnRecreate = action(lc.OnRecreate)
-	o.Rename = lc.TargetName
+	o.Rename, o.Heartbeats = lc.TargetName, lc.Heartbeats.Enabled
 	if lc.Sync.TopicConfigs {
 		exclude, err := config.Compile(lc.Sync.TopicConfigsExclude)
 		if err != nil {
@@ -196,6 +206,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 			g.Go(func() error { return k.Run(ctx) })
 		}
 	}
+	for _, e := range d.emitters {
+		if e != nil {
+			g.Go(func() error {
+				e.Run(ctx)
+				return nil
+			})
+		}
+	}
 	return g.Wait()
 }
 
@@ -228,6 +246,10 @@ func (d *Daemon) Status(ctx context.Context) status.Status {
 			if k := d.keepers[i]; k != nil {
 				cs := k.Status()
 				s.Links[i].Checkpoints = &cs
+			}
+			if e := d.emitters[i]; e != nil {
+				hs := e.Status()
+				s.Links[i].Heartbeats = &hs
 			}
 		})
 	}

@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-var errNoJava = errors.New("java is not in PATH and JAVA_HOME is not set (Debian: apt-get install default-jre-headless)")
+var errNoJava = errors.New("java is not in PATH and JAVA_HOME is not set (Debian: apt-get install default-jdk-headless)")
+
+var errNoCompiler = errors.New("a JDK is needed, this java has no compiler (Debian: apt-get install default-jdk-headless)")
 
 func javaPath() (string, error) {
 	if home := os.Getenv("JAVA_HOME"); home != "" {
@@ -28,10 +30,24 @@ func javaPath() (string, error) {
 	return path, nil
 }
 
+// haveCompiler tells whether java can run a source file.
+func haveCompiler() error {
+	java, err := javaPath()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := exec.CommandContext(ctx, java, "--describe-module", "jdk.compiler").Run(); err != nil {
+		return errNoCompiler
+	}
+	return nil
+}
+
 // Java describes a JVM with a main class out of a directory of jars.
 type Java struct {
 	Libs    string   // directory of jars, from Libs
-	Main    string   // main class
+	Main    string   // main class, or the .java file of one, which needs a JDK
 	Args    []string // its arguments
 	Heap    string   // -Xmx, default 256m
 	FullJIT bool     // also the optimising compiler: slower to start, faster in the long run

@@ -33,7 +33,7 @@ type libsConfig struct{ mirrorMaker bool }
 // LibsOption widens what [Libs] fetches.
 type LibsOption func(*libsConfig)
 
-// WithMirrorMaker adds the jars of MirrorMaker 2.
+// WithMirrorMaker adds the jars of MirrorMaker 2 and of its client.
 func WithMirrorMaker(c *libsConfig) { c.mirrorMaker = true }
 
 var libsMu sync.Mutex // flock holds between processes; this one holds within
@@ -152,6 +152,7 @@ func pomFor(version string, cfg libsConfig) []byte {
 	if cfg.mirrorMaker {
 		deps = append(deps,
 			"org.apache.kafka:connect-mirror:"+version,
+			"org.apache.kafka:connect-mirror-client:"+version,
 			"org.apache.kafka:connect-runtime:"+version)
 	}
 	switch {

@@ -17,6 +17,38 @@ import (
 // E2E=required the test fails.
 func Need(t testing.TB, version string) {
 	t.Helper()
+	need(t, func() error { return haveKafka(version) })
+}
+
+// NeedProgram is Need for a test that also runs a Java program from its source
+// file against Kafka's jars, which needs a JDK. It returns the directory of the
+// jars, see [Libs].
+func NeedProgram(t testing.TB, version string, opts ...LibsOption) (libs string) {
+	t.Helper()
+	need(t, func() (err error) {
+		if err = haveKafka(version); err != nil {
+			return err
+		}
+		if err = haveCompiler(); err != nil {
+			return err
+		}
+		libs, err = Libs(version, opts...)
+		return err
+	})
+	return libs
+}
+
+func haveKafka(version string) error {
+	if _, err := javaPath(); err != nil {
+		return err
+	}
+	_, err := Libs(version)
+	return err
+}
+
+// need skips or fails the test if what it needs is not there.
+func need(t testing.TB, have func() error) {
+	t.Helper()
 	mode := os.Getenv("E2E")
 	var reason string
 	switch {
@@ -25,9 +57,7 @@ func Need(t testing.TB, version string) {
 	case testing.Short():
 		reason = "-short leaves real Kafka out"
 	default:
-		if _, err := javaPath(); err != nil {
-			reason = err.Error()
-		} else if _, err := Libs(version); err != nil {
+		if err := have(); err != nil {
 			reason = err.Error()
 		}
 	}

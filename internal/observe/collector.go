@@ -80,6 +80,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		if l.Checkpoints != nil {
 			e.groups(l.Name, l.Checkpoints)
 		}
+		if h := l.Heartbeats; h != nil {
+			e.emit(heartbeats, float64(h.Written), l.Name)
+			e.emit(heartbeatErrors, float64(h.Failed), l.Name)
+			e.optional(heartbeatAge, h.Age, l.Name)
+		}
 		e.topics(l)
 		if c.cfg.Partitions {
 			for j := range l.Lanes {

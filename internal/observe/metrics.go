@@ -67,6 +67,13 @@ var (
 	warnings        = define(gauge, "target_warnings", "Things the target grants less of than it should; status says which.", "link")
 )
 
+// Of the heartbeats of a link, where heartbeats.enabled is true.
+var (
+	heartbeats      = define(counter, "heartbeats_total", "Heartbeats this daemon wrote to the source.", "link")
+	heartbeatErrors = define(counter, "heartbeat_errors_total", "Heartbeats that could not be written to the source; the next is tried an interval later.", "link")
+	heartbeatAge    = define(gauge, "heartbeat_age_seconds", "Time since the newest heartbeat was acknowledged by the source.", "link")
+)
+
 // Of the groups of a link, for the lanes of this daemon.
 var (
 	checkpointMode    = define(gauge, "checkpoint_mode", "1 for the way commits on the source are followed, 0 for the others.", "link", "mode")

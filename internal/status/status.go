@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replicator/pkg/checkpoint"
+	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
 )
 
@@ -29,9 +30,11 @@ type Memory struct {
 	LimitBytes int64 `json:"limit_bytes"`
 }
 
-// Link is one direction of a pair: its lanes, and the groups that are kept for it.
+// Link is one direction of a pair: its lanes, the groups that are kept for it, its heartbeats.
 type Link struct {
 	mirror.LinkStatus
 	// Checkpoints is absent where checkpoints.follow is off.
 	Checkpoints *checkpoint.Status `json:"checkpoints,omitempty"`
+	// Heartbeats is absent where heartbeats.enabled is false.
+	Heartbeats *heartbeat.Status `json:"heartbeats,omitempty"`
 }

@@ -91,7 +91,7 @@ type Config struct {
 // New checks the options and makes a link; Run starts it.
 func New(c Config) (*Link, error) {
 	o := c.Options.withDefaults()
-	filter, err := newTopicFilter(o.Topics, o.TopicsExclude)
+	filter, err := newTopicFilter(o)
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", o.Name, err)
 	}

@@ -3,9 +3,11 @@ package mirror
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
+	"replicator/pkg/mirrormaker"
 	"replicator/pkg/wire"
 )
 
@@ -21,6 +23,10 @@ type Options struct {
 	// Rename gives the target's name of a source topic, "" for one that is not
 	// copied; nil: the same name.
 	Rename func(topic string) string
+	// Heartbeats also copies the source's topic heartbeats to From.heartbeats,
+	// whatever Topics, TopicsExclude and Rename say of it: where MirrorMaker 2's
+	// client looks for them.
+	Heartbeats bool
 
 	KeepTopics     bool // do not create target topics that are missing
 	KeepPartitions bool // do not grow target topics
@@ -96,6 +102,9 @@ func (o Options) withDefaults() Options {
 	if o.Rename == nil {
 		o.Rename = func(t string) string { return t }
 	}
+	if o.Heartbeats {
+		o.copyHeartbeats()
+	}
 	if o.OnGap == Default {
 		o.OnGap = Continue
 	}
@@ -106,6 +115,18 @@ func (o Options) withDefaults() Options {
 		o.OnRecreate = Halt
 	}
 	return o
+}
+
+// copyHeartbeats adds the topic of heartbeats to what is copied.
+func (o *Options) copyHeartbeats() {
+	from, rename := o.From, o.Rename
+	o.Rename = func(topic string) string {
+		if topic == mirrormaker.HeartbeatsTopic {
+			return mirrormaker.RemoteHeartbeats(from)
+		}
+		return rename(topic)
+	}
+	o.Topics = append(slices.Clone(o.Topics), mirrormaker.HeartbeatsTopic)
 }
 
 // transactionalID names a lane's producer on the target. The journal
@@ -122,9 +143,13 @@ func (o Options) transactionalID(topic string, partition, generation int32) stri
 var internalTopics = regexp.MustCompile(`^(__.*|replicator\..*|mm2-.*\.internal|.*\.checkpoints\.internal)$`)
 
 // topicFilter decides which topics are copied.
-type topicFilter struct{ include, exclude *regexp.Regexp }
+type topicFilter struct {
+	include, exclude *regexp.Regexp
+	always           string          // a topic that is copied whatever is excluded
+	never            map[string]bool // topics that are the copies of heartbeats
+}
 
-func newTopicFilter(include, exclude []string) (topicFilter, error) {
+func newTopicFilter(o Options) (topicFilter, error) {
 	compile := func(list []string) (*regexp.Regexp, error) {
 		if len(list) == 0 {
 			return nil, nil
@@ -136,15 +161,26 @@ func newTopicFilter(include, exclude []string) (topicFilter, error) {
 		}
 		return regexp.Compile(`^(?:` + strings.Join(list, "|") + `)$`)
 	}
-	in, err := compile(include)
-	if err != nil {
+	var f topicFilter
+	var err error
+	if f.include, err = compile(o.Topics); err != nil {
 		return topicFilter{}, err
 	}
-	ex, err := compile(exclude)
-	return topicFilter{in, ex}, err
+	if f.exclude, err = compile(o.TopicsExclude); err != nil {
+		return topicFilter{}, err
+	}
+	if o.Heartbeats {
+		f.always = mirrormaker.HeartbeatsTopic
+		// On the source these are what the links of the other direction have made.
+		f.never = map[string]bool{mirrormaker.RemoteHeartbeats(o.From): true, mirrormaker.RemoteHeartbeats(o.To): true}
+	}
+	return f, nil
 }
 
 func (f topicFilter) match(topic string) bool {
-	return f.include != nil && f.include.MatchString(topic) &&
+	if f.always != "" && topic == f.always {
+		return true
+	}
+	return f.include != nil && f.include.MatchString(topic) && !f.never[topic] &&
 		(f.exclude == nil || !f.exclude.MatchString(topic)) && !internalTopics.MatchString(topic)
 }

@@ -56,7 +56,7 @@ func (r *tailReader) read(ctx context.Context) {
 		}
 		r.pending = left
 		if len(left) > 0 {
-			pause(ctx, retryAfter)
+			pause(ctx)
 		}
 		if ctx.Err() != nil {
 			for _, t := range left {

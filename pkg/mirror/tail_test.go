@@ -2,14 +2,17 @@ package mirror_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap/zaptest"
 
 	"replicator/pkg/cluster"
@@ -231,6 +234,25 @@ func TestTheTargetsLogSaysWhatTheJournalDoesNotKnowYet(t *testing.T) {
 		}
 		return e
 	})
+	// Brokers that hang up are asked again.
+	for _, key := range []kmsg.Key{kmsg.ListOffsets, kmsg.Metadata} {
+		c.target.ControlKey(key.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+			return nil, errors.New("connection lost"), true
+		})
+	}
+	var hungUp atomic.Bool
+	c.target.ControlKey(kmsg.Fetch.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.target.KeepControl()
+		if f := req.(*kmsg.FetchRequest); f.MaxBytes == 8<<20 && f.MaxWaitMillis == 100 && !hungUp.Swap(true) {
+			return nil, errors.New("connection lost"), true
+		}
+		return nil, nil, false
+	})
+	defer func() {
+		if !hungUp.Load() {
+			t.Error("no fetch of the tail was seen")
+		}
+	}()
 	for l, tail := range c.tails(old) {
 		if tail.Err != nil || tail.Warning != "" {
 			t.Fatalf("%v: %v, warning %q", l, tail.Err, tail.Warning)

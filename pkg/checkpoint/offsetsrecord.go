@@ -111,9 +111,9 @@ func tagsFit(value []byte) bool {
 	rest := value[metadataAt:]
 	n, width := binary.Uvarint(rest) // the length of the metadata + 1
 	const timestamp = 8
-	if width <= 0 || n == 0 || n-1 > uint64(len(rest)) || width+int(n-1)+timestamp > len(rest) { //nolint:gosec // bounded by len
+	if width <= 0 || n == 0 || n-1 > uint64(len(rest)) || width+int(n-1)+timestamp > len(rest) {
 		return false
 	}
-	tags, width := binary.Uvarint(rest[width+int(n-1)+timestamp:]) //nolint:gosec // bounded by len
+	tags, width := binary.Uvarint(rest[width+int(n-1)+timestamp:])
 	return width > 0 && tags <= uint64(len(rest))
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"replicator/internal/kafkatest"
 	"replicator/pkg/checkpoint"
@@ -178,7 +181,7 @@ func consume(t *testing.T, c *kafkatest.Cluster, group, topic string, more ...kg
 func inTransaction(t *testing.T, c *kafkatest.Cluster, group, topic string, end kgo.TransactionEndTry, before func()) {
 	t.Helper()
 	s, err := kgo.NewGroupTransactSession(append(c.ClientOpts(), kgo.TransactionalID(group), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RequireStableFetchOffsets())...)
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,4 +269,285 @@ func TestFollowedCommitsAreTheBrokers(t *testing.T) {
 			t.Logf("%+v", f.Stats())
 		})
 	}
+}
+
+// openTransaction commits an offset of a group in a transaction, and returns
+// what ends it.
+func openTransaction(t *testing.T, cl *kgo.Client, group, topic string, at int64) (end func(commit bool)) {
+	t.Helper()
+	ctx := t.Context()
+	check := func(code int16, err error) {
+		t.Helper()
+		if err == nil {
+			err = kerr.ErrorForCode(code)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	init := kmsg.NewPtrInitProducerIDRequest()
+	init.TransactionalID, init.TransactionTimeoutMillis = &group, 60000
+	id, err := init.RequestWith(ctx, cl)
+	check(0, err)
+	check(id.ErrorCode, nil)
+	add := kmsg.NewPtrAddOffsetsToTxnRequest()
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = group, id.ProducerID, id.ProducerEpoch, group
+	added, err := add.RequestWith(ctx, cl)
+	check(0, err)
+	check(added.ErrorCode, nil)
+	commit := kmsg.NewPtrTxnOffsetCommitRequest()
+	commit.TransactionalID, commit.Group, commit.ProducerID, commit.ProducerEpoch = group, group, id.ProducerID, id.ProducerEpoch
+	ct, cp := kmsg.NewTxnOffsetCommitRequestTopic(), kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	cp.Offset, ct.Topic = at, topic
+	ct.Partitions = append(ct.Partitions, cp)
+	commit.Topics = append(commit.Topics, ct)
+	committed, err := commit.RequestWith(ctx, cl)
+	check(0, err)
+	check(committed.Topics[0].Partitions[0].ErrorCode, nil)
+	return func(commit bool) {
+		t.Helper()
+		req := kmsg.NewPtrEndTxnRequest()
+		req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = group, id.ProducerID, id.ProducerEpoch, commit
+		resp, err := req.RequestWith(ctx, cl)
+		check(0, err)
+		check(resp.ErrorCode, nil)
+	}
+}
+
+// An open transaction holds back all groups of its partition of the log. They
+// are polled until it ends; nothing goes back to what was before, not even
+// when the transaction was open before the tail began.
+func TestFollowBesideAnOpenTransaction(t *testing.T) {
+	c := kafkatest.Pair(t).Source
+	topic := kafkatest.Topic(t, "a")
+	c.CreateTopic(t, topic, 1)
+	putEach(t, c, topic, 1, 100)
+	admin, cl := c.Admin(), c.Client(t)
+	group := func(i int) string { return fmt.Sprint(topic, ".", i) } // some in the transaction's partition
+	kept, aborted := topic+".kept", topic+".aborted"
+	commit(t, admin, kept, topic, 0, 1, "")
+	endKept, endAborted := openTransaction(t, cl, kept, topic, 50), openTransaction(t, cl, aborted, topic, 60)
+	all := []string{kept, aborted}
+	for i := range 12 {
+		all = append(all, group(i))
+		commit(t, admin, group(i), topic, 0, 1, "")
+		commit(t, admin, group(i), topic, 0, 2, "")
+	}
+	f := follow(t, openCluster(t, "east", c.Bootstrap(), nil), nil)
+	f.mustAgree(admin, all...)
+	for at := int64(3); at < 8; at++ {
+		for i := range 12 {
+			commit(t, admin, group(i), topic, 0, at, "")
+		}
+	}
+	f.mustAgree(admin, all...)
+	eventually(t, "it says what holds it back", func() bool { return strings.Contains(f.following(), "a transaction may be open") })
+	for i := range 12 {
+		commit(t, admin, group(i), topic, 0, 8, "")
+	}
+	f.mustAgree(admin, all...)
+	endKept(true)
+	endAborted(false)
+	eventually(t, "all is well", func() bool { return f.following() == "tail: " })
+	f.mustAgree(admin, all...)
+	f.stop()
+	for k, h := range f.history {
+		for i := 1; i < len(h); i++ {
+			if strings.HasPrefix(k.Group, topic) && h[i] < h[i-1] {
+				t.Errorf("%v went back: %v", k, h)
+			}
+		}
+	}
+	if f.now[key(kept, topic, 0)].Offset != 50 {
+		t.Errorf("the transaction's commit is %+v", f.now[key(kept, topic, 0)])
+	}
+	t.Logf("%+v", f.Stats())
+}
+
+// A commit reaches the sink of a tail within tens of milliseconds, and is
+// vouched for about a second later.
+func TestFollowIsFast(t *testing.T) {
+	c := kafkatest.Pair(t).Source
+	topic := kafkatest.Topic(t, "a")
+	c.CreateTopic(t, topic, 1)
+	f := follow(t, openCluster(t, "east", c.Bootstrap(), nil), nil)
+	f.untilCurrent()
+	var all []time.Duration
+	for i := range int64(50) {
+		time.Sleep(10 * time.Millisecond) // a rhythm
+		commit(t, c.Admin(), topic, topic, 0, i, "")
+		acknowledged := time.Now()
+		var at time.Time
+		for deadline := acknowledged.Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			f.mu.Lock()
+			got, there := f.now[key(topic, topic, 0)]
+			at = f.seen[key(topic, topic, 0)]
+			f.mu.Unlock()
+			if there && got.Offset == i {
+				break
+			}
+		}
+		all = append(all, at.Sub(acknowledged))
+	}
+	slices.Sort(all)
+	t.Logf("after the acknowledgement: median %v, p90 %v, worst %v", all[25], all[45], all[49])
+	if all[45] > 300*time.Millisecond {
+		t.Errorf("commits took %v", all)
+	}
+}
+
+// A broker that stops and comes back costs time, and no commit.
+func TestFollowOverABrokerRestart(t *testing.T) {
+	c := kafkatest.Pair(t).Source
+	topic := kafkatest.Topic(t, "a")
+	c.CreateTopic(t, topic, 1)
+	admin := c.Admin()
+	groups := []string{topic + ".1", topic + ".2", topic + ".3", topic + ".4"}
+	tailing := follow(t, openCluster(t, "east", c.Bootstrap(), nil), nil)
+	polling := follow(t, openCluster(t, "east", c.Bootstrap(), nil), func(cfg *checkpoint.FollowConfig) { cfg.Mode = checkpoint.FollowPoll })
+	for i, g := range groups {
+		commit(t, admin, g, topic, 0, int64(i), "before")
+	}
+	tailing.mustAgree(admin, groups...)
+	if err := c.Broker(1).Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Broker(1).Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, g := range groups {
+		commit(t, admin, g, topic, 0, int64(10*i), "after")
+	}
+	for _, f := range []*followed{tailing, polling} {
+		f.mustAgree(admin, groups...)
+		eventually(t, "all is well", func() bool { return strings.HasSuffix(f.following(), ": ") })
+		t.Logf("%+v %q", f.Stats(), f.said)
+	}
+}
+
+// With READ on __consumer_offsets it tails, without it polls and says what to
+// grant, whenever that changes. A group or topic that may not be seen any more
+// is not taken for deleted.
+func TestFollowWithTheRightsItHas(t *testing.T) {
+	c := kafkatest.Start(t, kafkatest.Config{Name: "east", SASL: []string{kafkatest.Plain}, Users: []string{"replicator"}, Authorizer: true})
+	const topic, group = "orders", "orders.group"
+	c.CreateTopic(t, topic, 1)
+	admin := c.Admin()
+	give := func(b *kadm.ACLBuilder) {
+		t.Helper()
+		if err := c.Allow(t.Context(), "replicator", b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take := func(b *kadm.ACLBuilder) {
+		t.Helper()
+		res, err := admin.DeleteACLs(t.Context(), b.Allow("User:replicator").AllowHosts("*"))
+		if err != nil || len(res) != 1 || len(res[0].Deleted) != 1 {
+			t.Fatalf("take a right away: %+v, %v", res, err)
+		}
+	}
+	readOffsets := func() *kadm.ACLBuilder { return kadm.NewACLs().Operations(kadm.OpRead).Topics("__consumer_offsets") }
+	describeOffsets := func() *kadm.ACLBuilder {
+		return kadm.NewACLs().Operations(kadm.OpDescribe).Topics("__consumer_offsets")
+	}
+	seeGroup := func() *kadm.ACLBuilder { return kadm.NewACLs().Operations(kadm.OpDescribe).Groups(group) }
+	seeTopic := func() *kadm.ACLBuilder { return kadm.NewACLs().Operations(kadm.OpDescribe).Topics(topic) }
+	give(seeGroup())
+	give(seeTopic())
+	commit(t, admin, group, topic, 0, 1, "")
+
+	cfg := cluster.DefaultConfig()
+	cfg.BootstrapServers = c.Bootstrap()
+	cfg.SASL.Mechanism, cfg.SASL.Username, cfg.SASL.Password = kafkatest.Plain, "replicator", cluster.LiteralSecret(kafkatest.Password("replicator"))
+	east, err := cluster.Open(t.Context(), "east", cfg, cluster.Options{Log: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(east.Close)
+	f := follow(t, east, nil)
+	says := func(want string) {
+		t.Helper()
+		eventually(t, "it follows by "+want, func() bool { return strings.HasPrefix(f.following(), want) })
+		commit(t, admin, group, topic, 0, time.Now().UnixMilli(), want)
+		f.mustAgree(admin, group)
+	}
+	grant := func() {
+		t.Helper()
+		if want := "grant READ on topic __consumer_offsets of cluster east to follow commits within a second"; !strings.Contains(f.following(), want) {
+			t.Errorf("it says %q, want %q", f.following(), want)
+		}
+	}
+	says("poll: ")
+	grant()
+	give(describeOffsets()) // is not enough
+	time.Sleep(time.Second) // two tries, which must not succeed
+	says("poll: ")
+	grant()
+	give(readOffsets())
+	says("tail: ")
+	take(readOffsets())
+	says("poll: ")
+	grant()
+	give(readOffsets())
+	says("tail: ")
+	for what, right := range map[string]func() *kadm.ACLBuilder{"group " + group: seeGroup, "topic " + topic: seeTopic} {
+		take(right())
+		eventually(t, what+" cannot be seen any more", func() bool { return strings.Contains(f.following(), "grant DESCRIBE on "+what) })
+		give(right())
+		says("tail: ")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k, h := range f.history {
+		if slices.Contains(h, -1) {
+			t.Errorf("%v was taken for deleted: %v", k, h)
+		}
+	}
+	t.Logf("%+v %q", f.Stats(), f.said)
+}
+
+// Share groups' start offsets are followed where the cluster has them.
+func TestFollowShareGroups(t *testing.T) {
+	c := kafkatest.Pair(t).Source
+	topic := kafkatest.Topic(t, "a")
+	c.CreateTopic(t, topic, 1)
+	putEach(t, c, topic, 1, 20)
+	f := follow(t, openCluster(t, "east", c.Bootstrap(), nil), func(cfg *checkpoint.FollowConfig) { cfg.Shares = true })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cl := c.Client(t, kgo.ShareGroup(topic), kgo.ConsumeTopics(topic))
+	go func() {
+		for ctx.Err() == nil {
+			cl.PollFetches(ctx)
+		}
+	}()
+	eventually(t, "the group is there", func() bool {
+		d, err := c.Admin().DescribeShareGroupOffsets(ctx, topic)
+		return err == nil && len(d[topic].Offsets) > 0
+	})
+	cancel()
+	cl.Close()
+	share := checkpoint.Key{Group: topic, Type: checkpoint.Share, Lane: offsets.Lane{Topic: topic}}
+	for _, at := range []int64{12, 4} {
+		var o kadm.Offsets
+		o.Add(kadm.Offset{Topic: topic, At: at, LeaderEpoch: -1})
+		eventually(t, "the start offset is set", func() bool {
+			r, err := c.Admin().AlterShareGroupOffsets(t.Context(), topic, o)
+			return err == nil && r.Ok()
+		})
+		eventually(t, fmt.Sprintf("the start offset %d is followed", at), func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.now[share].Offset == at
+		})
+	}
+	if _, err := c.Admin().DeleteGroups(t.Context(), topic); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the deletion is followed", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		_, there := f.now[share]
+		return !there
+	})
 }

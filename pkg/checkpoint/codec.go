@@ -14,14 +14,14 @@ import (
 //
 // A key is: kind (1 byte), version (uvarint), then of a checkpoint: group (length
 // as uvarint, bytes), type of the group (1 byte), source topic, source partition
-// (uvarint); of a follower: its instance. A value is: version (uvarint), then the
+// (uvarint); of a freshness: the daemon's instance. A value is: version (uvarint), then the
 // fields in the order of the struct. Signed numbers are zigzag varints, times are
 // milliseconds since 1970. A record without a value deletes. The same record
 // always has the same bytes; a key in another form is refused, because compaction
 // would take it for another one.
 const (
 	kindCheckpoint = 1
-	kindFollower   = 2
+	kindFreshness  = 2
 
 	recordVersion = 1
 	maxString     = 1<<15 - 1 // what Kafka's own strings can hold
@@ -89,8 +89,8 @@ func encodeValue(c *Checkpoint) []byte {
 	return binary.AppendVarint(b, c.Placed)
 }
 
-func encodeFollower(f Freshness) (key, value []byte) {
-	key = appendString(binary.AppendUvarint([]byte{kindFollower}, recordVersion), f.Instance)
+func encodeFreshness(f Freshness) (key, value []byte) {
+	key = appendString(binary.AppendUvarint([]byte{kindFreshness}, recordVersion), f.Instance)
 	value = appendString(binary.AppendUvarint(nil, recordVersion), f.Mode)
 	return key, binary.AppendVarint(value, f.Current.UnixMilli())
 }
@@ -102,7 +102,7 @@ func appendString(b []byte, s string) []byte {
 // record is a decoded record: one of the two, or its deletion.
 type record struct {
 	checkpoint *Checkpoint
-	follower   *Freshness
+	fresh      *Freshness
 	deleted    bool // only key or instance mean something
 }
 
@@ -127,9 +127,9 @@ func decode(key, value []byte) (record, error) {
 		if c.Type > Share {
 			d.fail("unknown type of group")
 		}
-	case kindFollower:
-		e.follower = &Freshness{Instance: d.string()}
-		again, _ = encodeFollower(*e.follower)
+	case kindFreshness:
+		e.fresh = &Freshness{Instance: d.string()}
+		again, _ = encodeFreshness(*e.fresh)
 	default:
 		d.fail(fmt.Sprintf("unknown kind %d", kind))
 	}
@@ -155,7 +155,7 @@ func decode(key, value []byte) (record, error) {
 			d.fail("unknown outcome")
 		}
 	} else {
-		e.follower.Mode, e.follower.Current = d.string(), d.time()
+		e.fresh.Mode, e.fresh.Current = d.string(), d.time()
 	}
 	if d.end(); d.bad != "" {
 		return record{}, &CorruptError{Reason: "value " + d.bad}

@@ -129,10 +129,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer workers.Wait()
 	defer cancel()
 	workers.Go(func() {
-		err := Follow(ctx, FollowConfig{
+		if err := Follow(ctx, FollowConfig{
 			Cluster: k.cfg.Source, Mode: k.cfg.Follow, Interval: k.cfg.Interval, Group: k.cfg.Group, Topic: k.cfg.Topic, Shares: true, Log: k.log,
-		}, intake{k})
-		if err != nil && ctx.Err() == nil {
+		}, intake{k}); err != nil && ctx.Err() == nil {
 			k.fail("follow", err)
 		}
 	})

@@ -54,7 +54,7 @@ func decodeCommit(key, value []byte) (Commit, error) {
 	if len(value) < 2 {
 		return Commit{}, &undecodableError{fmt.Errorf("value of %d bytes", len(value))}
 	}
-	version := int16(binary.BigEndian.Uint16(value)) //nolint:gosec // a version, signed in the protocol
+	version := int16(binary.BigEndian.Uint16(value))
 	if version < 0 || version > lastCommitValue {
 		return Commit{}, &undecodableError{fmt.Errorf("value of version %d, which is not known here", version)}
 	}
@@ -78,7 +78,7 @@ func decodeCommitKey(key []byte) (Commit, error) {
 	if len(key) < 2 {
 		return Commit{}, &undecodableError{fmt.Errorf("key of %d bytes", len(key))}
 	}
-	if version := int16(binary.BigEndian.Uint16(key)); version < 0 || version > lastCommitKey { //nolint:gosec // as above
+	if version := int16(binary.BigEndian.Uint16(key)); version < 0 || version > lastCommitKey {
 		return Commit{}, errNotCommit
 	}
 	var k kmsg.OffsetCommitKey

@@ -201,18 +201,27 @@ func (p *poller) hiddenTopics(ctx context.Context, missing map[string]map[string
 			topics[topic] = true
 		}
 	}
-	meta, err := p.cluster.Admin().Metadata(ctx, slices.Sorted(maps.Keys(topics))...)
+	req := kmsg.NewPtrMetadataRequest()
+	for topic := range topics {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = new(topic)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, p.cluster.Client())
 	if err != nil {
 		return nil, fmt.Errorf("ask for topics of cluster %s: %w", p.cluster.Alias(), err)
 	}
 	hidden := map[string]error{}
-	for topic := range topics {
-		err := meta.Topics[topic].Err
+	for _, t := range resp.Topics {
+		if t.Topic == nil {
+			continue
+		}
+		err := kerr.ErrorForCode(t.ErrorCode)
 		switch {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			hidden[topic] = nil
+			hidden[*t.Topic] = nil
 		case err != nil:
-			hidden[topic] = err
+			hidden[*t.Topic] = err
 		}
 	}
 	return hidden, nil

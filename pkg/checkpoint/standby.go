@@ -75,13 +75,13 @@ const goneAfter = time.Minute
 // daemon has said.
 func (s *Standby) Current() (Freshness, bool) {
 	var newest time.Time
-	for _, f := range s.kept.followers {
+	for _, f := range s.kept.fresh {
 		if f.Current.After(newest) {
 			newest = f.Current
 		}
 	}
 	var out Freshness
-	for _, f := range s.kept.followers {
+	for _, f := range s.kept.fresh {
 		if newest.Sub(f.Current) < goneAfter && (out.Instance == "" || f.Current.Before(out.Current)) {
 			out = f
 		}

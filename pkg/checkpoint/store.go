@@ -100,7 +100,7 @@ func right(err error, operation, resource, cluster string) error {
 // contents is what a topic of checkpoints holds.
 type contents struct {
 	checkpoints map[Key]*Checkpoint
-	followers   map[string]Freshness // by instance
+	fresh       map[string]Freshness // by instance
 }
 
 // readTopic reads a topic of checkpoints from its start to its present end.
@@ -226,9 +226,9 @@ func (c *contents) take(r *kgo.Record) error {
 	case e.checkpoint != nil:
 		c.checkpoints[e.checkpoint.Key] = e.checkpoint
 	case e.deleted:
-		delete(c.followers, e.follower.Instance)
+		delete(c.fresh, e.fresh.Instance)
 	default:
-		c.followers[e.follower.Instance] = *e.follower
+		c.fresh[e.fresh.Instance] = *e.fresh
 	}
 	return nil
 }

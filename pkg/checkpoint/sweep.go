@@ -78,11 +78,11 @@ func (k *Keeper) sayCurrent(ctx context.Context) error {
 	if f.Current.IsZero() || waiting {
 		return nil
 	}
-	key, value := encodeFollower(f)
+	key, value := encodeFreshness(f)
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()
 	if err := k.client.ProduceSync(ctx, &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key, Value: value}).FirstErr(); err != nil {
-		return fmt.Errorf("write follower's record: %w", right(err, "WRITE", "topic "+k.cfg.CheckpointsTopic, k.cfg.Target.Alias()))
+		return fmt.Errorf("write freshness: %w", right(err, "WRITE", "topic "+k.cfg.CheckpointsTopic, k.cfg.Target.Alias()))
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ var errNoOffsetsTopic = errors.New("there is no " + offsetsTopic + " yet")
 func mayTail(ctx context.Context, c *cluster.Cluster) (int, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = kmsg.StringPtr(offsetsTopic)
+	t.Topic = new(offsetsTopic)
 	req.Topics = append(req.Topics, t)
 	req.IncludeTopicAuthorizedOperations = true
 	resp, err := req.RequestWith(ctx, c.Client())
@@ -136,7 +136,7 @@ func (t *tail) read(ctx context.Context) {
 // close ends reading and waits for it.
 func (t *tail) close() {
 	t.stop()
-	for range t.fetches { //nolint:revive // until it is closed
+	for range t.fetches {
 	}
 	t.client.Close()
 }
@@ -197,5 +197,5 @@ func partitionOf(group string, partitions int) int32 {
 	for _, unit := range utf16.Encode([]rune(group)) {
 		h = 31*h + int32(unit)
 	}
-	return int32(int64(max(h, -h, 0)) % int64(partitions)) //nolint:gosec // below the number of partitions
+	return int32(int64(max(h, -h, 0)) % int64(partitions))
 }

@@ -21,7 +21,7 @@ func TestHeartbeatsAreCopiedWhateverTheFilterSays(t *testing.T) {
 	})
 	consume(t, dst.ListenAddrs(), "east.heartbeats", 20)
 	consume(t, dst.ListenAddrs(), "copy-of-orders", 10)
-	for topic, want := range map[string]bool{"heartbeats": true, "orders": true, "heartaches": false, "west.heartbeats": false, "east.heartbeats": false, "north.heartbeats": true, "": false} {
+	for topic, want := range map[string]bool{"heartbeats": true, "orders": true, "heartaches": false, "west.heartbeats": false, "east.heartbeats": false, "north.heartbeats": true} {
 		if got := l.Copies(topic); got != want {
 			t.Errorf("copies %q: %t, want %t", topic, got, want)
 		}

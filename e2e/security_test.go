@@ -179,7 +179,7 @@ func (s *supervised) status() (mirror.LinkStatus, bool) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)
 	defer cancel()
 	st := d.Status(ctx)
-	return st.Links[0], true
+	return st.Links[0].LinkStatus, true
 }
 
 // says tells whether a text is in the log, or in the status now.

@@ -18,7 +18,7 @@ func groupFacts(s *checkpoint.Status) string {
 	if s.Mode == "starting" {
 		return "not followed yet"
 	}
-	parts := []string{plural(int64(len(s.Groups)), "group") + " by " + observe.Printable(s.Mode)}
+	parts := []string{number(int64(len(s.Groups))) + " followed by " + observe.Printable(s.Mode)}
 	if s.CurrentAge != nil {
 		parts = append(parts, "all commits known up to "+seconds(*s.CurrentAge)+" ago")
 	}

@@ -22,6 +22,7 @@ import (
 
 	"replicator/internal/stats"
 	"replicator/pkg/checkpoint"
+	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
 )
 
@@ -56,7 +57,7 @@ func healthyStatus() *status.Status {
 				{Group: "billing", Type: "consumer", Partitions: 2, Outcomes: map[string]int{"exact": 1, "end": 1}, Placed: 2},
 				{Group: "search-index", Type: "consumer", Partitions: 1, Outcomes: map[string]int{"ahead": 1}, Missing: 30, Delay: 0.1, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
 			},
-		}}},
+		}, Heartbeats: &heartbeat.Status{Written: 93600, Age: new(0.7)}}},
 	}
 }
 
@@ -80,6 +81,7 @@ func troubledStatus() *status.Status {
 	l.LaneStates = map[mirror.LaneState]int{mirror.LaneHalted: 2, mirror.LaneWaiting: 44, mirror.LaneOpening: 1, mirror.LaneCopying: 17}
 	l.Checkpoints.Mode = "poll"
 	l.Checkpoints.Reason = "read __consumer_offsets: TOPIC_AUTHORIZATION_FAILED; grant READ on topic __consumer_offsets of cluster east to follow commits within a second"
+	l.Heartbeats = &heartbeat.Status{Failed: 12, Error: "write heartbeat to east: TOPIC_AUTHORIZATION_FAILED; grant WRITE on topic heartbeats of cluster east, or set heartbeats.enabled to false"}
 	l.Warnings = []string{"journal topic has replication factor 1: losing its broker loses the map of offsets"}
 	l.Errors = map[string]int64{"connection": 4, "open": 12, "group": 4}
 	l.ThrottleTarget = 12.5

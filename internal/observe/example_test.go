@@ -9,6 +9,7 @@ import (
 
 	"replicator/internal/stats"
 	"replicator/pkg/checkpoint"
+	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
 )
 
@@ -56,7 +57,7 @@ func example() status.Status {
 			Groups: []checkpoint.GroupStatus{
 				{Group: "billing", Type: "consumer", Partitions: 3, Outcomes: map[string]int{"exact": 2, "ahead": 1}, Missing: 30, Delay: 0.2, Placed: 2, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
 			},
-		}}},
+		}, Heartbeats: &heartbeat.Status{Written: 40, Failed: 2, Age: new(0.75)}}},
 	}
 }
 

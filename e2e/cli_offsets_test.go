@@ -264,6 +264,20 @@ func TestGroupsMoveToTheTargetWhenSourceAndDaemonAreGone(t *testing.T) {
 			t.Errorf("offsets after the reset (-want +got) %s", d)
 		}
 	})
+	t.Run("what is not on the target is said", func(t *testing.T) {
+		elsewhere := rewritten(t, file, func(text string) string { return strings.Replace(text, "to: west\n", "to: west\n    name: other\n", 1) })
+		_, stderr := says(t, 1, "offsets", "show", "-c", elsewhere)
+		wantContains(t, "without a journal", stderr, "replicator.other.journal", "hint: has link other copied to cluster west?")
+		unkept := rewritten(t, file, func(text string) string {
+			return strings.Replace(text, "checkpoints: {", "checkpoints: {topic: other.checkpoints, ", 1)
+		})
+		_, stderr = says(t, 1, "offsets", "translate", "-c", unkept)
+		wantContains(t, "without checkpoints", stderr, "other.checkpoints", "no daemon has kept checkpoints of this link on cluster west", "hint: is checkpoints.follow off")
+		says(t, 0, "offsets", "translate", "-c", unkept, "--topic", "orders", "--partition", "0", "--at-source-offset", "7")
+		says(t, 0, "offsets", "show", "-c", unkept)
+		_, stderr = says(t, 4, "offsets", "translate", "-c", file, "--group", "billing", "--group", "nobody")
+		wantContains(t, "a group nobody has seen", stderr, "error: the target knows nothing of nobody")
+	})
 	t.Run("groups are moved, and proven", func(t *testing.T) {
 		join(t, pair.Target, "busy", "east.orders")
 		_, stderr := says(t, 3, "groups", "plan", "-c", file, "--group", "busy", "--group", "billing")

@@ -62,8 +62,6 @@ func (o *targetOptions) validate() error {
 	return nil
 }
 
-func (o *targetOptions) wide() bool { return o.output == "wide" }
-
 func linkNames(cfg *config.Config) []string {
 	names := make([]string, len(cfg.Links))
 	for i := range cfg.Links {

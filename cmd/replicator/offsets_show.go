@@ -251,10 +251,10 @@ func (d *lanesDoc) table(c screen) string {
 	}
 	g := grid{flexible: 0, columns: []column{
 		{name: "LANE"}, {name: "SOURCE", right: true}, {name: "TARGET", right: true}, {name: "SOURCE END", right: true}, {name: "NOT COPIED", right: true}, {name: "SEEN", right: true},
-		{name: "SPANS", right: true}, {name: "MAP", right: true}, {name: "GAPS", right: true}, {name: "CUTS", right: true},
+		{name: "SPANS", right: true}, {name: "GAPS", right: true},
 	}}
 	if c.wide {
-		g.columns = append(g.columns, column{name: "ORDINAL", right: true}, column{name: "OPENINGS", right: true}, column{name: "TARGET TOPIC"},
+		g.columns = append(g.columns, column{name: "CUTS", right: true}, column{name: "MAP", right: true}, column{name: "ORDINAL", right: true}, column{name: "OPENINGS", right: true}, column{name: "TARGET TOPIC"},
 			column{name: "LOG START", right: true}, column{name: "LOG END", right: true}, column{name: "NEWEST RECORD"}, column{name: "CLOSED"}, column{name: "DETAIL"})
 	}
 	for i := range d.Lanes {
@@ -265,14 +265,14 @@ func (d *lanesDoc) table(c screen) string {
 		}
 		row := []string{
 			fmt.Sprintf("%s-%d", observe.Printable(l.Topic), l.Partition), offset(p.Source), offset(p.Target), optionalOffset(l.SourceEnd), optionalOffset(l.NotCopied), age(d.Time, l.AsOf),
-			number(int64(l.Spans)), size(int64(l.MapBytes)), number(int64(l.Gaps)), number(int64(l.Cuts)),
+			number(int64(l.Spans)), number(int64(l.Gaps)),
 		}
 		if c.wide {
 			closed := "no"
 			if l.Closed {
 				closed = "yes"
 			}
-			row = append(row, offset(p.Ordinal), number(int64(l.Openings)), orDash(l.TargetTopic), optionalOffset(l.LogStart), optionalOffset(l.LogEnd),
+			row = append(row, number(int64(l.Cuts)), size(int64(l.MapBytes)), offset(p.Ordinal), number(int64(l.Openings)), orDash(l.TargetTopic), optionalOffset(l.LogStart), optionalOffset(l.LogEnd),
 				optional(l.Newest, instant), closed, orDash(strings.TrimSpace(l.Error+" "+l.Warning)))
 		}
 		g.rows = append(g.rows, row)

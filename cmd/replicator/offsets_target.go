@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -146,11 +147,15 @@ func age(now time.Time, t *time.Time) string {
 
 // writeDocument prints a document in one of the formats for programs.
 func writeDocument(out io.Writer, format string, doc any) error {
-	body, err := json.MarshalIndent(doc, "", "  ")
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // a link's name has a >
+	enc.SetIndent("", "  ")
+	err := enc.Encode(doc)
 	if err == nil && format == "yaml" {
-		err = writeYAML(out, body)
+		err = writeYAML(out, body.Bytes())
 	} else if err == nil {
-		_, err = out.Write(append(body, '\n'))
+		_, err = out.Write(body.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("print %s: %w", format, err)

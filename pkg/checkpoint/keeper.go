@@ -377,8 +377,8 @@ func (k *Keeper) takeIn() []offsets.Lane {
 	return lanes
 }
 
-// update is one key on its way to the topics.
-type update struct {
+// change is one key on its way to the topics.
+type change struct {
 	progress *progress
 	commit   Commit // it is about
 	new      Checkpoint
@@ -388,12 +388,12 @@ type update struct {
 }
 
 // translate works out what has to be written for lanes as they are now.
-func (k *Keeper) translate(live map[offsets.Lane]offsets.Live, now time.Time) (updates []update) {
+func (k *Keeper) translate(live map[offsets.Lane]offsets.Live, now time.Time) (updates []change) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for lane, now2 := range live {
 		for p := range k.dirty[lane] {
-			u := update{progress: p, commit: p.commit, topic: now2.TargetTopic}
+			u := change{progress: p, commit: p.commit, topic: now2.TargetTopic}
 			switch {
 			case p.commit.Deleted:
 				u.remove = true
@@ -439,7 +439,7 @@ func (k *Keeper) clean(p *progress) {
 
 // writeOut writes updates and waits for their acknowledgement; those that failed
 // are dirty again.
-func (k *Keeper) writeOut(ctx context.Context, updates []update) error {
+func (k *Keeper) writeOut(ctx context.Context, updates []change) error {
 	if len(updates) == 0 {
 		return nil
 	}

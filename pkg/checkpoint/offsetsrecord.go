@@ -27,6 +27,7 @@ const (
 	lastCommitKey    = 1
 	lastCommitValue  = 4
 	firstCommitEpoch = 3 // value version
+	firstFlexible    = 4 // value version
 )
 
 // errNotCommit says that a record of __consumer_offsets is about something else.
@@ -58,6 +59,9 @@ func decodeCommit(key, value []byte) (Commit, error) {
 	if version < 0 || version > lastCommitValue {
 		return Commit{}, &undecodableError{fmt.Errorf("value of version %d, which is not known here", version)}
 	}
+	if version >= firstFlexible && !tagsFit(value) {
+		return Commit{}, &undecodableError{fmt.Errorf("value of version %d: more tags than bytes", version)}
+	}
 	var v kmsg.OffsetCommitValue
 	if err := v.ReadFrom(value); err != nil {
 		return Commit{}, &undecodableError{fmt.Errorf("value of version %d: %w", version, err)}
@@ -85,6 +89,9 @@ func decodeCommitKey(key []byte) (Commit, error) {
 	if err := k.ReadFrom(key); err != nil {
 		return Commit{}, &undecodableError{fmt.Errorf("key: %w", err)}
 	}
+	if n := 2 + 2 + len(k.Group) + 2 + len(k.Topic) + 4; n != len(key) {
+		return Commit{}, &undecodableError{fmt.Errorf("key of %d bytes where its fields take %d", len(key), n)}
+	}
 	if k.Topic == "" || k.Partition < 0 {
 		return Commit{}, &undecodableError{fmt.Errorf("key: partition %d of topic %q", k.Partition, k.Topic)}
 	}
@@ -92,4 +99,21 @@ func decodeCommitKey(key []byte) (Commit, error) {
 		Key:     Key{Group: k.Group, Type: Consumer, Lane: offsets.Lane{Topic: k.Topic, Partition: k.Partition}},
 		Deleted: true, LeaderEpoch: -1,
 	}, nil
+}
+
+// tagsFit says that a flexible value has no more tagged fields than it can
+// hold: kmsg would count to four billion.
+func tagsFit(value []byte) bool {
+	const metadataAt = 2 + 8 + 4 // version, offset, leader epoch
+	if len(value) < metadataAt {
+		return false
+	}
+	rest := value[metadataAt:]
+	n, width := binary.Uvarint(rest) // the length of the metadata + 1
+	const timestamp = 8
+	if width <= 0 || n == 0 || n-1 > uint64(len(rest)) || width+int(n-1)+timestamp > len(rest) {
+		return false
+	}
+	tags, width := binary.Uvarint(rest[width+int(n-1)+timestamp:])
+	return width > 0 && tags <= uint64(len(rest))
 }

@@ -50,7 +50,7 @@ func (j *Journal) read() {
 					return
 				}
 			}
-			pause(j.ctx, retryAfter)
+			pause(j.ctx)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func (j *Journal) sync(ctx context.Context, partitions []int32) error {
 		if !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) && !errors.Is(err, errStale) {
 			return err
 		}
-		pause(ctx, retryAfter)
+		pause(ctx)
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
@@ -257,9 +257,9 @@ func (j *Journal) probe(ctx context.Context, partition int32) error {
 	return nil
 }
 
-// pause waits, or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+// pause waits before something is tried again, or for the end of ctx.
+func pause(ctx context.Context) {
+	t := time.NewTimer(retryAfter)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -50,13 +50,13 @@ func (r *tailReader) read(ctx context.Context) {
 		wg.Wait()
 		var left []*tailLog
 		for _, t := range r.pending {
-			if t.err != nil && !errors.As(t.err, new(refused)) {
+			if !t.done() {
 				left = append(left, t)
 			}
 		}
 		r.pending = left
 		if len(left) > 0 {
-			pause(ctx, retryAfter)
+			pause(ctx)
 		}
 		if ctx.Err() != nil {
 			for _, t := range left {
@@ -69,7 +69,7 @@ func (r *tailReader) read(ctx context.Context) {
 
 // done tells whether the log has been read to its end, or never will be.
 func (t *tailLog) done() bool {
-	return t.err == nil && t.next >= t.end || errors.As(t.err, new(refused))
+	return t.err == nil && t.end >= 0 && t.next >= t.end || errors.As(t.err, new(refused))
 }
 
 // answered notes the code of a broker's answer; it reports whether the answer is good.

@@ -69,7 +69,7 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 			facts.warnings, err = checkTopic(ctx, cfg, t, len(brokers))
 			return facts, err
 		}
-		if pause(ctx, retryAfter); ctx.Err() != nil {
+		if pause(ctx); ctx.Err() != nil {
 			return topicFacts{}, fmt.Errorf("open journal %s: wait for the topic's leaders: %w", cfg.Topic, ctx.Err())
 		}
 	}

@@ -119,7 +119,7 @@ http: {listen: ''}
 		} else { // whatever is no copy of heartbeats and not internal, is of its one source
 			want += "remoteTopics: east.orders north.heartbeats payments " + strings.Join(ours(), " ") + "\n"
 		}
-		next := nextOf(t, pair, c.topic, c.copy)
+		next := trueNext(t, pair, c.topic, c.copy)
 		for _, group := range slices.Sorted(maps.Keys(commits)) {
 			want += fmt.Sprintf("translateOffsets %s %s-0: %d\n", group, c.copy, next(commits[group]))
 		}
@@ -138,9 +138,9 @@ func ours() []string {
 	return []string{"replicator.east.west.checkpoints", "replicator.east.west.journal", "replicator.north.west.checkpoints", "replicator.north.west.journal"}
 }
 
-// nextOf finds by content where a next source offset is on the target: at the
+// trueNext finds by content where a next source offset is on the target: at the
 // first record that was not read yet, or behind the last one.
-func nextOf(t *testing.T, pair *kafkatest.ClusterPair, topic, mirror string) func(int64) int64 {
+func trueNext(t *testing.T, pair *kafkatest.ClusterPair, topic, mirror string) func(int64) int64 {
 	t.Helper()
 	at := map[string]int64{}
 	end := int64(0)

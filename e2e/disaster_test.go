@@ -186,7 +186,7 @@ func everyOffset(t *testing.T, pair *kafkatest.ClusterPair, lane offsets.Lane, t
 		}
 	}
 	// Records are a prefix of the source's: the first missing one ends it.
-	for offset := int64(0); offset < behindLast(source)+5; offset++ {
+	for offset := range behindLast(source) + 5 {
 		got := tail.State.Translate(offset)
 		_, i := nextOf(source, offset)
 		translated++

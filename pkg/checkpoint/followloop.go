@@ -54,6 +54,7 @@ type followLoop struct {
 
 	polling, confirming, asking, opening, sharing bool
 	noShares                                      bool // said once that there are none
+	noGroups                                      bool // said that none is seen; none was since
 	polls, confirms                               chan *judging
 	ends                                          chan *asked
 	opened                                        chan openedTail
@@ -606,11 +607,25 @@ func (l *followLoop) judged(j *judging) {
 			l.sayCurrent(j.began)
 		}
 	}
-	if l.tail != nil && l.complete >= settlingPolls && j.problem == nil && l.blind == "" && l.stuck == "" {
+	l.sayNone(j)
+	if l.tail != nil && l.complete >= settlingPolls && j.problem == nil && l.blind == "" && l.stuck == "" && !l.noGroups {
 		l.pollAt.Reset(l.cfg.Safety)
 	} else {
 		l.pollAt.Reset(l.cfg.Interval)
 	}
+}
+
+// sayNone says when no group is seen at all, because a broker leaves out of its
+// list what may not be seen.
+func (l *followLoop) sayNone(j *judging) {
+	if j.problem != nil || j.listed > 0 {
+		l.noGroups = l.noGroups && j.listed == 0
+		return
+	}
+	if !l.noGroups {
+		l.log.Info("no group is seen that should be followed: if there are any, grant DESCRIBE on group NAME of cluster " + l.cfg.Cluster.Alias() + " for each, or by a prefix")
+	}
+	l.noGroups = true
 }
 
 // deletion tells that a key is gone.

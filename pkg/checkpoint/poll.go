@@ -40,6 +40,7 @@ type polled struct {
 	groups  []kmsg.OffsetFetchResponseGroup
 	failed  map[string]bool // groups that could not be read
 	others  map[string]bool // groups of kinds that are left out
+	listed  int             // groups wanted that were seen
 	problem error           // the first thing that could not be read
 }
 
@@ -55,7 +56,9 @@ func (p *poller) poll(ctx context.Context) *polled {
 	defer cancel()
 	out := &polled{began: time.Now(), failed: map[string]bool{}, others: map[string]bool{}}
 	var requests []kmsg.OffsetFetchRequestGroup
-	for _, name := range p.list(ctx, out) {
+	names := p.list(ctx, out)
+	out.listed = len(names)
+	for _, name := range names {
 		g := kmsg.NewOffsetFetchRequestGroup()
 		g.Group = name // and no topics: all of them
 		requests = append(requests, g)

@@ -38,7 +38,7 @@ func ensureTopic(ctx context.Context, c *cluster.Cluster, topic string, replicas
 	case err == nil:
 		return checkCompacted(ctx, c, topic)
 	case !errors.Is(err, kerr.UnknownTopicOrPartition):
-		return fmt.Errorf("describe topic %s of %s: %w", topic, c.Alias(), right(err, "READ and WRITE", "topic "+topic, c.Alias()))
+		return fmt.Errorf("describe topic %s of %s: %w", topic, c.Alias(), right(err, "WRITE", "topic "+topic, c.Alias()))
 	}
 	if replicas <= 0 {
 		brokers, err := admin.ListBrokers(ctx)

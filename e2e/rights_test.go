@@ -120,7 +120,11 @@ func ruledLink(t *testing.T, pair *kafkatest.ClusterPair, name string, heartbeat
 // the record with the same value.
 func (c *ruled) commit(t *testing.T, at int64) {
 	t.Helper()
-	commitAs(t, c.from.Cluster, c.group, c.topic, at)
+	want := kadm.Offsets{}
+	want.Add(kadm.Offset{Topic: c.topic, At: at, LeaderEpoch: -1})
+	eventually(t, c.group+" has committed", func() bool { // the first commit of all waits for its topic
+		return c.from.Admin().CommitAllOffsets(t.Context(), c.group, want) == nil
+	})
 	c.want = at
 }
 

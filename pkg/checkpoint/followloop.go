@@ -39,6 +39,7 @@ type followLoop struct {
 	wanted map[string]bool // what Group and Topic said since the last poll began
 	copied map[string]bool
 	others map[string]bool // groups of kinds that are left out, as of the last poll
+	listed map[string]bool // groups that were seen by the last poll that was judged
 
 	tail     *tail  // nil: polls are all there is
 	complete int    // polls without a problem since the tail began
@@ -533,7 +534,8 @@ func (l *followLoop) ruled(j *judging, c *Commit, v verdict) {
 		return
 	}
 	l.add(*c)
-	if read && l.complete >= settlingPolls && l.blind == "" {
+	// What a group that could not be seen before has committed may be old.
+	if read && l.complete >= settlingPolls && l.blind == "" && l.listed[c.Group] {
 		l.count(func(s *FollowStats) { s.Missed++ })
 		l.log.Error("the tail missed a commit that a poll found", zap.String("group", c.Group), zap.Stringer("partition", c.Lane),
 			zap.Bool("deleted", c.Deleted), zap.Int64("offset", c.Offset))
@@ -608,6 +610,7 @@ func (l *followLoop) judged(j *judging) {
 		}
 	}
 	l.sayNone(j)
+	l.listed = j.listed
 	if l.tail != nil && l.complete >= settlingPolls && j.problem == nil && l.blind == "" && l.stuck == "" && !l.noGroups {
 		l.pollAt.Reset(l.cfg.Safety)
 	} else {
@@ -618,8 +621,8 @@ func (l *followLoop) judged(j *judging) {
 // sayNone says when no group is seen at all, because a broker leaves out of its
 // list what may not be seen.
 func (l *followLoop) sayNone(j *judging) {
-	if j.problem != nil || j.listed > 0 {
-		l.noGroups = l.noGroups && j.listed == 0
+	if j.problem != nil || len(j.listed) > 0 {
+		l.noGroups = l.noGroups && len(j.listed) == 0
 		return
 	}
 	if !l.noGroups {

@@ -154,7 +154,7 @@ func (k *Keeper) open(ctx context.Context) bool {
 		k.mu.Lock()
 		k.writing = err.Error()
 		k.mu.Unlock()
-		if pause(ctx, min(time.Second<<min(try, 5), 30*time.Second)) != nil {
+		if pause(ctx, min(time.Second<<min(try, 3), 5*time.Second)) != nil {
 			return false
 		}
 	}

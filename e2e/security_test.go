@@ -39,6 +39,8 @@ func TestSecuredClusters(t *testing.T) {
 		kafkatest.Config{Name: "west", TLS: kafkatest.MutualTLS, Authorizer: true})
 	t.Run("every mechanism copies, both ways", func(t *testing.T) { everyMechanism(t, pair) })
 	t.Run("least privilege", func(t *testing.T) { leastPrivilege(t, pair) })
+	t.Run("exact rights of checkpoints, heartbeats and commands", func(t *testing.T) { exactRights(t, pair) })
+	t.Run("least privilege of checkpoints", func(t *testing.T) { leastPrivilegeOfGroups(t, pair) })
 	t.Run("a right is taken away and given back", func(t *testing.T) { rightTakenAway(t, pair) })
 	t.Run("wrong credentials", func(t *testing.T) { wrongCredentials(t, pair) })
 }
@@ -97,6 +99,9 @@ func linkFile(t *testing.T, from, to side, topics, linkKeys, rest string) string
 	}
 	return file
 }
+
+// recordsOnly leaves groups alone: their rights have tests of their own.
+const recordsOnly = ", checkpoints: {follow: off}"
 
 // lines is a log that is read while it is written.
 type lines struct {
@@ -296,7 +301,7 @@ func (g grant) take(t *testing.T, from, to side) {
 	}
 }
 
-// leastRights are all a link needs whose topics begin with prefix. READ and
+// leastRights are all a link needs to copy records whose topics begin with prefix. READ and
 // WRITE imply DESCRIBE, ALTER_CONFIGS implies DESCRIBE_CONFIGS.
 func leastRights(from, to, prefix string) []grant {
 	id := "replicator." + from + "." + to
@@ -326,7 +331,7 @@ func everyMechanism(t *testing.T, pair *kafkatest.ClusterPair) {
 		topic := func(way [2]side) string { return fmt.Sprintf("mechanism.%s.%s", way[0].alias, way[1].alias) }
 		for _, way := range ways {
 			from, to := way[0], way[1]
-			for _, g := range leastRights(from.alias, to.alias, topic(way)) {
+			for _, g := range append(leastRights(from.alias, to.alias, topic(way)), groupRights(from.alias, to.alias, topic(way))...) {
 				g.give(t, from, to)
 			}
 			from.CreateTopic(t, topic(way), 2)
@@ -386,7 +391,7 @@ func leastPrivilege(t *testing.T, pair *kafkatest.ClusterPair) {
 		c.from.CreateTopic(t, name+".fresh", 1)
 		putEach(t, c.from.Cluster, name+".orders", 2, 20)
 		putEach(t, c.from.Cluster, name+".fresh", 1, 20)
-		c.supervised = supervise(t, linkFile(t, c.from, c.to, name+`\..*`, "", ""), daemon.Options{})
+		c.supervised = supervise(t, linkFile(t, c.from, c.to, name+`\..*`, recordsOnly, ""), daemon.Options{})
 		return c
 	}
 	n := len(leastRights("a", "b", "c"))
@@ -446,7 +451,7 @@ func rightTakenAway(t *testing.T, pair *kafkatest.ClusterPair) {
 		}
 	}
 	write()
-	d := supervise(t, linkFile(t, from, to, `taken\..*`, "", ""), daemon.Options{})
+	d := supervise(t, linkFile(t, from, to, `taken\..*`, recordsOnly, ""), daemon.Options{})
 	mustEqual(t, from.Cluster, to.Cluster, topics...)
 	without := func(g grant) {
 		t.Helper()
@@ -484,7 +489,7 @@ func rightTakenAway(t *testing.T, pair *kafkatest.ClusterPair) {
 	d.stop()
 	read := slices.IndexFunc(rights, func(g grant) bool { return strings.HasSuffix(g.name, ".journal") && g.operation == kadm.OpRead })
 	rights[read].take(t, from, to)
-	d = supervise(t, linkFile(t, from, to, `taken\..*`, "", ""), daemon.Options{})
+	d = supervise(t, linkFile(t, from, to, `taken\..*`, recordsOnly, ""), daemon.Options{})
 	d.untilSays("grant READ on topic replicator.te.tw.journal")
 	write()
 	rights[read].give(t, from, to)

@@ -39,6 +39,7 @@ type followLoop struct {
 	wanted map[string]bool // what Group and Topic said since the last poll began
 	copied map[string]bool
 	others map[string]bool // groups of kinds that are left out, as of the last poll
+	listed map[string]bool // groups that were seen by the last poll that was judged
 
 	tail     *tail  // nil: polls are all there is
 	complete int    // polls without a problem since the tail began
@@ -54,6 +55,7 @@ type followLoop struct {
 
 	polling, confirming, asking, opening, sharing bool
 	noShares                                      bool // said once that there are none
+	noGroups                                      bool // said that none is seen; none was since
 	polls, confirms                               chan *judging
 	ends                                          chan *asked
 	opened                                        chan openedTail
@@ -532,7 +534,8 @@ func (l *followLoop) ruled(j *judging, c *Commit, v verdict) {
 		return
 	}
 	l.add(*c)
-	if read && l.complete >= settlingPolls && l.blind == "" {
+	// What a group that could not be seen before has committed may be old.
+	if read && l.complete >= settlingPolls && l.blind == "" && l.listed[c.Group] {
 		l.count(func(s *FollowStats) { s.Missed++ })
 		l.log.Error("the tail missed a commit that a poll found", zap.String("group", c.Group), zap.Stringer("partition", c.Lane),
 			zap.Bool("deleted", c.Deleted), zap.Int64("offset", c.Offset))
@@ -606,11 +609,26 @@ func (l *followLoop) judged(j *judging) {
 			l.sayCurrent(j.began)
 		}
 	}
-	if l.tail != nil && l.complete >= settlingPolls && j.problem == nil && l.blind == "" && l.stuck == "" {
+	l.sayNone(j)
+	l.listed = j.listed
+	if l.tail != nil && l.complete >= settlingPolls && j.problem == nil && l.blind == "" && l.stuck == "" && !l.noGroups {
 		l.pollAt.Reset(l.cfg.Safety)
 	} else {
 		l.pollAt.Reset(l.cfg.Interval)
 	}
+}
+
+// sayNone says when no group is seen at all, because a broker leaves out of its
+// list what may not be seen.
+func (l *followLoop) sayNone(j *judging) {
+	if j.problem != nil || len(j.listed) > 0 {
+		l.noGroups = l.noGroups && len(j.listed) == 0
+		return
+	}
+	if !l.noGroups {
+		l.log.Info("no group is seen that should be followed: if there are any, grant DESCRIBE on group NAME of cluster " + l.cfg.Cluster.Alias() + " for each, or by a prefix")
+	}
+	l.noGroups = true
 }
 
 // deletion tells that a key is gone.

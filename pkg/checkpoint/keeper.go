@@ -154,7 +154,7 @@ func (k *Keeper) open(ctx context.Context) bool {
 		k.mu.Lock()
 		k.writing = err.Error()
 		k.mu.Unlock()
-		if pause(ctx, min(time.Second<<min(try, 5), 30*time.Second)) != nil {
+		if pause(ctx, min(time.Second<<min(try, 3), 5*time.Second)) != nil {
 			return false
 		}
 	}
@@ -478,7 +478,7 @@ func (k *Keeper) writeOut(ctx context.Context, updates []change) error {
 	for _, res := range k.client.ProduceSync(ctx, records...) {
 		if res.Err != nil {
 			failed[at[res.Record]] = res.Err
-			first = res.Err
+			first = right(res.Err, "WRITE", "topic "+res.Record.Topic, k.cfg.Target.Alias())
 		}
 	}
 	now := time.Now()
@@ -512,7 +512,7 @@ func (k *Keeper) writeOut(ctx context.Context, updates []change) error {
 		}
 	}
 	if first != nil {
-		err := fmt.Errorf("write checkpoints: %w", right(first, "WRITE", "topics "+own+" and "+theirs, k.cfg.Target.Alias()))
+		err := fmt.Errorf("write checkpoints: %w", first)
 		k.writing = err.Error()
 		return err
 	}

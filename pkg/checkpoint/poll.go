@@ -40,6 +40,7 @@ type polled struct {
 	groups  []kmsg.OffsetFetchResponseGroup
 	failed  map[string]bool // groups that could not be read
 	others  map[string]bool // groups of kinds that are left out
+	listed  map[string]bool // groups wanted that were seen
 	problem error           // the first thing that could not be read
 }
 
@@ -53,9 +54,10 @@ func (p *polled) fail(err error) {
 func (p *poller) poll(ctx context.Context) *polled {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	out := &polled{began: time.Now(), failed: map[string]bool{}, others: map[string]bool{}}
+	out := &polled{began: time.Now(), failed: map[string]bool{}, others: map[string]bool{}, listed: map[string]bool{}}
 	var requests []kmsg.OffsetFetchRequestGroup
 	for _, name := range p.list(ctx, out) {
+		out.listed[name] = true
 		g := kmsg.NewOffsetFetchRequestGroup()
 		g.Group = name // and no topics: all of them
 		requests = append(requests, g)

@@ -38,7 +38,7 @@ func ensureTopic(ctx context.Context, c *cluster.Cluster, topic string, replicas
 	case err == nil:
 		return checkCompacted(ctx, c, topic)
 	case !errors.Is(err, kerr.UnknownTopicOrPartition):
-		return fmt.Errorf("describe topic %s of %s: %w", topic, c.Alias(), right(err, "READ and WRITE", "topic "+topic, c.Alias()))
+		return fmt.Errorf("describe topic %s of %s: %w", topic, c.Alias(), right(err, "WRITE", "topic "+topic, c.Alias()))
 	}
 	if replicas <= 0 {
 		brokers, err := admin.ListBrokers(ctx)
@@ -134,13 +134,14 @@ func readTopic(ctx context.Context, c *cluster.Cluster, topic string) (contents,
 
 // readPartition takes in the records of offsets [from, to). It fetches by itself,
 // because a consumer does not tell when it has come to an end behind which
-// compaction left no record.
+// compaction left no record. It asks once at least: that the topic may not be read
+// has to be known before there is something in it.
 func (c *contents) readPartition(ctx context.Context, cl *cluster.Cluster, topic string, partition int32, from, to int64) error {
-	for from < to {
+	for asked := false; !asked || from < to; {
 		next, err := c.fetch(ctx, cl, topic, partition, from)
 		switch {
 		case err == nil:
-			from = next
+			from, asked = next, true
 			continue
 		case ctx.Err() != nil:
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
@@ -165,7 +166,7 @@ func (c *contents) fetch(ctx context.Context, cl *cluster.Cluster, topic string,
 		return 0, err
 	}
 	req := kmsg.NewPtrFetchRequest()
-	req.MinBytes, req.MaxWaitMillis, req.MaxBytes, req.SessionEpoch = 1, 500, 4<<20, -1
+	req.MinBytes, req.MaxWaitMillis, req.MaxBytes, req.SessionEpoch = 0, 500, 4<<20, -1
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID = topic, topics[topic].ID
 	p := kmsg.NewFetchRequestTopicPartition()

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/compare"
@@ -75,6 +76,7 @@ func TestTheTargetKnowsEveryRecordWhenSourceAndDaemonDieTogether(t *testing.T) {
 	}
 	daemon := startProcess(t, checkpointFile(t, pair, "auto", topics...), "daemon", "")
 	target := openCluster(t, "west", pair.Target.Bootstrap(), wire.NewPool(64<<20))
+	waitCopied(t, pair.Target, topics...)
 	records, translated, behind := 0, 0, 0
 	for round := range rounds {
 		stop := make(chan struct{})
@@ -119,6 +121,23 @@ func TestTheTargetKnowsEveryRecordWhenSourceAndDaemonDieTogether(t *testing.T) {
 	if report, err := compare.WaitEqual(ctx, opts(pair.Source), opts(pair.Target), compare.Same(topics...), compare.Options{}); err != nil {
 		t.Fatal(report, err)
 	}
+}
+
+// waitCopied waits until the topics hold records on the target.
+func waitCopied(t *testing.T, c *kafkatest.Cluster, topics ...string) {
+	t.Helper()
+	for range 300 {
+		ends, err := c.Admin().ListEndOffsets(t.Context(), topics...)
+		if err == nil && ends.Error() == nil {
+			empty := len(ends) < len(topics)
+			ends.Each(func(o kadm.ListedOffset) { empty = empty || o.Offset == 0 })
+			if !empty {
+				return
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // between two looks, 300 at most
+	}
+	t.Fatal("nothing is copied")
 }
 
 // tailsOf reads the journal and the target's logs as the commands do.

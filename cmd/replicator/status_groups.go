@@ -55,11 +55,11 @@ func (c screen) groupTable(b *strings.Builder, l *status.Link) {
 	if c.lanes > 0 && len(shown) > c.lanes {
 		shown = shown[:c.lanes]
 	}
-	g := grid{flexible: 0, columns: []column{{name: "GROUP"}, {name: "PARTITIONS", right: true}, {name: "OUTCOMES"}, {name: "MISSING", right: true}, {name: "DELAY", right: true}, {name: "PLACED", right: true}, {name: "NOT PLACED"}}}
+	g := grid{flexible: 0, columns: []column{{name: "GROUP"}, {name: "PARTITIONS", right: true}, {name: "OUTCOMES"}, {name: "BEHIND", right: true}, {name: "MISSING", right: true}, {name: "DELAY", right: true}, {name: "PLACED", right: true}, {name: "NOT PLACED"}}}
 	for i := range shown {
 		gr := &shown[i]
 		g.rows = append(g.rows, []string{
-			observe.Printable(gr.Group), number(int64(gr.Partitions)), counts(gr.Outcomes), number(gr.Missing), seconds(gr.Delay),
+			observe.Printable(gr.Group), number(int64(gr.Partitions)), counts(gr.Outcomes), number(gr.Behind), number(gr.Missing), seconds(gr.Delay),
 			number(int64(gr.Placed)), cmp.Or(counts(gr.NotPlaced), "-"),
 		})
 	}

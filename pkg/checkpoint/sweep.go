@@ -94,7 +94,7 @@ func (k *Keeper) place(ctx context.Context) {
 	for _, w := range want {
 		translated[w.Key] = w.Target
 	}
-	err := Placer{k.cfg.Target}.Apply(ctx, want)
+	err := Placer{Target: k.cfg.Target}.Apply(ctx, want)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		k.fail("place", err)
 	}

@@ -211,6 +211,7 @@ func (k *Keeper) mend(ctx context.Context) {
 			return
 		}
 	}
+	k.client.PurgeTopicsFromProducing(k.topics()...) // it knows them by their old ids
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range k.progress {

@@ -1,0 +1,252 @@
+package checkpoint
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap/zaptest"
+
+	"replicator/pkg/cluster"
+	"replicator/pkg/mirrormaker"
+	"replicator/pkg/offsets"
+)
+
+// lanesOf is a link whose lanes a test moves. Record n of a lane has the source
+// offset n and the target offset n+1.
+type lanesOf struct {
+	mu   sync.Mutex
+	live map[offsets.Lane]offsets.Live
+}
+
+func (l *lanesOf) Live(_ context.Context, lanes []offsets.Lane) (map[offsets.Lane]offsets.Live, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[offsets.Lane]offsets.Live{}
+	for lane, live := range l.live {
+		wanted := lanes == nil
+		for _, w := range lanes {
+			wanted = wanted || w == lane
+		}
+		if wanted {
+			out[lane] = live
+		}
+	}
+	return out, nil
+}
+
+// hold has the daemon hold a lane that has copied n records under some epoch.
+func (l *lanesOf) hold(lane offsets.Lane, epoch int16, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := offsets.Writer{ProducerID: 7, Epoch: epoch}
+	state := offsets.StateOf(offsets.EpochRecord{Lane: lane, Writer: w, Target: 1}).
+		With(offsets.Position{Lane: lane, Writer: w, Ordinal: n, Source: n, Target: n + 1, Time: time.Now()})
+	l.live[lane] = offsets.Live{State: state, TargetTopic: "east." + lane.Topic, SourceEnd: n}
+}
+
+// kept is a keeper between two fake clusters.
+type kept struct {
+	t          *testing.T
+	east, west *kadm.Client
+	target     *cluster.Cluster
+	cfg        Config
+	lanes      *lanesOf
+	*Keeper
+	stop func()
+}
+
+func openFake(t *testing.T, alias string, topics ...string) (*kadm.Client, *cluster.Cluster) {
+	t.Helper()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, topics...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	cfg := cluster.DefaultConfig()
+	cfg.BootstrapServers = k.ListenAddrs()
+	c, err := cluster.Open(t.Context(), alias, cfg, cluster.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return kadm.NewClient(cl), c
+}
+
+func keep(t *testing.T) *kept {
+	t.Helper()
+	east, source := openFake(t, "east", "orders")
+	west, target := openFake(t, "west", "east.orders")
+	k := &kept{t: t, east: east, west: west, target: target, lanes: &lanesOf{live: map[offsets.Lane]offsets.Live{}}}
+	k.cfg = Config{
+		Source: source, Target: target, Link: k.lanes, Follow: FollowPoll, Interval: 50 * time.Millisecond, MirrorMaker: true,
+		Group: func(string) bool { return true }, Topic: func(topic string) bool { return topic == "orders" },
+		CheckpointsTopic: "replicator.east.west.checkpoints", Instance: "host/1", Log: zaptest.NewLogger(t),
+	}
+	k.start()
+	t.Cleanup(func() { k.stop() })
+	return k
+}
+
+func (k *kept) start() {
+	k.Keeper = New(k.cfg)
+	ctx, cancel := context.WithCancel(k.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := k.Run(ctx); err != nil {
+			k.t.Error(err)
+		}
+	}()
+	k.stop = func() { cancel(); <-done }
+}
+
+func (k *kept) commit(group string, partition int32, at int64) {
+	k.t.Helper()
+	var o kadm.Offsets
+	o.Add(kadm.Offset{Topic: "orders", Partition: partition, At: at, LeaderEpoch: -1, Metadata: "note"})
+	if err := k.east.CommitAllOffsets(k.t.Context(), group, o); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// until waits until the checkpoints topic says what is wanted of a key.
+func (k *kept) until(what string, key Key, ok func(c *Checkpoint) bool) {
+	k.t.Helper()
+	var last *Checkpoint
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // between two looks
+		got, err := readTopic(k.t.Context(), k.target, k.cfg.CheckpointsTopic)
+		if err != nil {
+			continue // not made yet
+		}
+		if last = got.checkpoints[key]; ok(last) {
+			return
+		}
+	}
+	k.t.Fatalf("not in time: %s; the topic has %+v, status %+v", what, last, k.Status())
+}
+
+func (k *kept) writtenTo(topic string) int64 {
+	k.t.Helper()
+	ends, err := k.west.ListEndOffsets(k.t.Context(), topic)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	o, _ := ends.Lookup(topic, 0)
+	return o.Offset
+}
+
+func billing(partition int32) Key {
+	return Key{Group: "billing", Lane: offsets.Lane{Topic: "orders", Partition: partition}}
+}
+
+func TestACommitBecomesACheckpointInBothTopics(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(1).Lane, 0, 100)
+	k.commit("billing", 1, 40)
+	k.until("it is checkpointed", billing(1), func(c *Checkpoint) bool {
+		return c != nil && c.Source == 40 && c.Target == 41 && c.Outcome == offsets.Exact && c.Metadata == "note"
+	})
+	reader, err := k.target.NewClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"east.checkpoints.internal": {0: kgo.NewOffset().AtStart()}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	r := reader.PollFetches(t.Context()).Records()[0]
+	got, err := mirrormaker.DecodeCheckpoint(r.Key, r.Value)
+	want := mirrormaker.Checkpoint{Group: "billing", Topic: "east.orders", Partition: 1, Upstream: 40, Downstream: 41, Metadata: "note"}
+	if err != nil || got != want {
+		t.Errorf("MirrorMaker's topic has %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestAGroupAheadOfItsLaneGetsItsOffsetWhenTheLaneComesThere(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(0).Lane, 0, 10)
+	k.commit("billing", 0, 25)
+	k.until("it is ahead", billing(0), func(c *Checkpoint) bool {
+		return c != nil && c.Outcome == offsets.Ahead && c.Target == 11 && c.Missing == 15
+	})
+	k.lanes.hold(billing(0).Lane, 0, 30)
+	k.until("it is translated", billing(0), func(c *Checkpoint) bool { return c.Outcome == offsets.Exact && c.Target == 26 && c.Missing == 0 })
+}
+
+func TestLanesOfOtherDaemonsAreLeftAloneUntilTheyAreOurs(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(0).Lane, 0, 100)
+	k.commit("billing", 2, 7)
+	k.commit("billing", 0, 5)
+	k.until("ours is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil })
+	k.until("the other's is not", billing(2), func(c *Checkpoint) bool { return c == nil })
+	k.lanes.hold(billing(2).Lane, 0, 100)
+	k.until("it is when it is ours", billing(2), func(c *Checkpoint) bool { return c != nil && c.Target == 8 })
+}
+
+func TestAnOpeningTranslatesAnew(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(0).Lane, 0, 100)
+	k.commit("billing", 0, 90)
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil && c.Target == 91 })
+	k.lanes.hold(billing(0).Lane, 1, 50) // the target lost its tail
+	k.until("what lay beyond is withdrawn", billing(0), func(c *Checkpoint) bool {
+		return c.Outcome == offsets.Ahead && c.Target == 51 && c.Missing == 40
+	})
+}
+
+func TestARestartWritesNothingAgain(t *testing.T) {
+	k := keep(t)
+	k.cfg.CommitGroups = false
+	for p := range int32(4) {
+		k.lanes.hold(billing(p).Lane, 0, 100)
+		k.commit("billing", p, 50)
+	}
+	for p := range int32(4) {
+		k.until("it is checkpointed", billing(p), func(c *Checkpoint) bool { return c != nil })
+	}
+	k.stop()
+	before := k.writtenTo("east.checkpoints.internal")
+	k.start()
+	k.commit("billing", 3, 60)
+	k.until("it goes on", billing(3), func(c *Checkpoint) bool { return c.Source == 60 })
+	if n := k.writtenTo("east.checkpoints.internal") - before; n != 1 {
+		t.Errorf("%d checkpoints were written after the restart, want 1", n)
+	}
+}
+
+func TestADeletedCommitIsDeletedInOurTopicOnly(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(0).Lane, 0, 100)
+	k.commit("billing", 0, 50)
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil })
+	before := k.writtenTo("east.checkpoints.internal")
+	if _, err := k.east.DeleteGroups(t.Context(), "billing"); err != nil {
+		t.Fatal(err)
+	}
+	k.until("it is gone", billing(0), func(c *Checkpoint) bool { return c == nil })
+	if n := k.writtenTo("east.checkpoints.internal"); n != before {
+		t.Errorf("MirrorMaker's topic has %d records more", n-before)
+	}
+}
+
+func TestATopicThatWasDeletedIsMadeAgainWithAllThatIsKnown(t *testing.T) {
+	k := keep(t)
+	for p := range int32(2) {
+		k.lanes.hold(billing(p).Lane, 0, 100)
+		k.commit("billing", p, 50)
+		k.until("it is checkpointed", billing(p), func(c *Checkpoint) bool { return c != nil })
+	}
+	if _, err := k.west.DeleteTopics(t.Context(), k.cfg.CheckpointsTopic); err != nil {
+		t.Fatal(err)
+	}
+	k.commit("billing", 0, 51)
+	k.until("the other is there again", billing(1), func(c *Checkpoint) bool { return c != nil && c.Target == 51 })
+}

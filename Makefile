@@ -7,7 +7,7 @@ REPORT   := $(CURDIR)/build/real-kafka.txt
 GOLANGCI := v2.15.0
 FUZZTIME ?= 10s
 # Tests on real Kafka: how long they may take, and flags of their own.
-E2E_TIMEOUT ?= 15m
+E2E_TIMEOUT ?= 20m
 E2E_FLAGS   ?=
 
 # Packages that are about real Kafka run alone, one after the other: brokers of

@@ -77,7 +77,7 @@ func TestBadConfigurationEndsTheCommand(t *testing.T) {
 		{"an address outside the boundary", swap(id, id+"\n    boundary: {cidrs: [10.0.0.0/8]}"), 2, []string{"clusters.bade.bootstrap_servers[0]", "outside the boundary", "boundary.cidrs"}},
 		{"a public address", swap(at, "203.0.113.9:9092"), 2, []string{"203.0.113.9", "boundary.allow_public"}},
 		{"an unknown key", swap("topics:", "topic:"), 2, []string{"links[0].topic", "did you mean topics?"}},
-		{"a key that does not exist yet", swap("topics:", `groups: [".*"], topics:`), 2, []string{"links[0].groups", "is unknown"}},
+		{"a key that does not exist yet", swap("topics:", "offsets: preserve, topics:"), 2, []string{"links[0].offsets", "is unknown"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			said := refusedRun(t, rewritten(t, good, c.change), c.code)

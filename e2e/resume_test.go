@@ -255,35 +255,42 @@ func checkpointFile(t *testing.T, pair *kafkatest.ClusterPair, follow string, to
 }
 
 // waitPlaced waits until the target's groups have an offset for each partition
-// that the source's have one for.
+// that the source's have one for, and none has moved for three of the daemon's
+// intervals: a group that is ahead of its lane is moved along once an interval.
 func waitPlaced(t *testing.T, c *kafkatest.Cluster, groups []*resuming, rename func(string) string) {
 	t.Helper()
-	missing := ""
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = g.group
+	}
+	missing, before, since := "", map[string]int64{}, time.Now()
 	for range 600 {
 		missing = ""
-		names := make([]string, len(groups))
-		for i, g := range groups {
-			names[i] = g.group
-		}
+		now := map[string]int64{}
 		fetched := c.Admin().FetchManyOffsets(t.Context(), names...)
 		for _, g := range groups {
 			for lane := range g.at {
 				at := strings.LastIndexByte(lane, '/')
 				found := false
 				for p, o := range fetched[g.group].Fetched[rename(lane[:at])] {
-					found = found || fmt.Sprint(p) == lane[at+1:] && o.At >= 0 && o.Metadata == g.group
+					if fmt.Sprint(p) == lane[at+1:] && o.At >= 0 && o.Metadata == g.group {
+						found, now[g.group+" "+lane] = true, o.At
+					}
 				}
 				if !found {
 					missing = g.group + " " + lane
 				}
 			}
 		}
-		if missing == "" {
+		if !maps.Equal(before, now) {
+			before, since = now, time.Now()
+		}
+		if missing == "" && time.Since(since) > 3*time.Second {
 			return
 		}
 		time.Sleep(100 * time.Millisecond) // between two looks, 600 at most
 	}
-	t.Fatalf("the target has no offset of %s", missing)
+	t.Fatalf("the target has no offset of %q, or they do not come to rest", missing)
 }
 
 // Every kind of source data, groups everywhere in it. The source and the daemon

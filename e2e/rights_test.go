@@ -317,8 +317,9 @@ func shareGroup(t *testing.T, c *ruled) string {
 func commandRights(t *testing.T, c *ruled) {
 	reader := c.to
 	reader.user = "reader"
-	file := linkFile(t, c.from, reader, c.topic, "", "")
+	file := linkFile(t, c.from, reader, c.topic, ", heartbeats: {enabled: true}", "") // as the daemon has it
 	rights := readerRights(c.from.alias, reader.alias, "exact.")
+	grant{target: true, kind: "topic", name: c.from.alias + ".heartbeats", operation: kadm.OpRead}.give(t, c.from, reader)
 	for _, g := range rights {
 		g.give(t, c.from, reader)
 	}

@@ -55,13 +55,19 @@ func (c screen) groupTable(b *strings.Builder, l *status.Link) {
 	if c.lanes > 0 && len(shown) > c.lanes {
 		shown = shown[:c.lanes]
 	}
-	g := grid{flexible: 0, columns: []column{{name: "GROUP"}, {name: "PARTITIONS", right: true}, {name: "OUTCOMES"}, {name: "MISSING", right: true}, {name: "DELAY", right: true}, {name: "PLACED", right: true}, {name: "NOT PLACED"}}}
+	g := grid{flexible: 0, columns: []column{{name: "GROUP"}, {name: "PARTITIONS", right: true}, {name: "OUTCOMES"}, {name: "BEHIND", right: true}, {name: "MISSING", right: true}, {name: "NOT PLACED"}}}
+	if c.wide {
+		g.columns = append(g.columns, column{name: "PLACED", right: true}, column{name: "DELAY", right: true}, column{name: "TYPE"}, column{name: "WHY"})
+	}
 	for i := range shown {
 		gr := &shown[i]
-		g.rows = append(g.rows, []string{
-			observe.Printable(gr.Group), number(int64(gr.Partitions)), counts(gr.Outcomes), number(gr.Missing), seconds(gr.Delay),
-			number(int64(gr.Placed)), cmp.Or(counts(gr.NotPlaced), "-"),
-		})
+		row := []string{
+			observe.Printable(gr.Group), number(int64(gr.Partitions)), counts(gr.Outcomes), number(gr.Behind), number(gr.Missing), cmp.Or(counts(gr.NotPlaced), "-"),
+		}
+		if c.wide {
+			row = append(row, number(int64(gr.Placed)), seconds(gr.Delay), gr.Type, cmp.Or(observe.Printable(gr.Detail), "-"))
+		}
+		g.rows = append(g.rows, row)
 	}
 	c.table(b, g)
 	if n := len(groups) - len(shown); n > 0 {

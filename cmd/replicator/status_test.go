@@ -54,7 +54,7 @@ func healthyStatus() *status.Status {
 			Mode: "tail", CurrentAge: new(0.4),
 			Latency: stats.Histogram{Bounds: []float64{0.01, 0.1, 0.25}, Counts: []uint64{10, 80, 10}, Sum: 6, Count: 100},
 			Groups: []checkpoint.GroupStatus{
-				{Group: "billing", Type: "consumer", Partitions: 2, Outcomes: map[string]int{"exact": 1, "end": 1}, Placed: 2},
+				{Group: "billing", Type: "consumer", Partitions: 2, Outcomes: map[string]int{"exact": 1, "end": 1}, Behind: 12, Placed: 2},
 				{Group: "search-index", Type: "consumer", Partitions: 1, Outcomes: map[string]int{"ahead": 1}, Missing: 30, Delay: 0.1, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
 			},
 		}, Heartbeats: &heartbeat.Status{Written: 93600, Age: new(0.7)}}},

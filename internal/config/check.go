@@ -123,15 +123,15 @@ func (k *checker) link(i int, aliases []string) {
 		"naming": l.Naming, "isolation": l.Isolation, "start": l.Start, "on_gap": l.OnGap,
 		"on_truncation": l.OnTruncation, "on_recreate": l.OnRecreate, "compression": l.Compression,
 	})
-	k.number(at+"replication_factor", l.ReplicationFactor, 1, 100, true)
-	k.number(at+"journal.replication_factor", l.Journal.ReplicationFactor, 1, 100, true)
-	k.number(at+"checkpoints.replication_factor", l.Checkpoints.ReplicationFactor, 1, 100, true)
+	k.number(at+"replication_factor", l.ReplicationFactor, 100, true)
+	k.number(at+"journal.replication_factor", l.Journal.ReplicationFactor, 100, true)
+	k.number(at+"checkpoints.replication_factor", l.Checkpoints.ReplicationFactor, 100, true)
 	k.span(at+"checkpoints.interval", l.Checkpoints.Interval, time.Second, time.Hour)
 	k.span(at+"heartbeats.interval", l.Heartbeats.Interval, 100*time.Millisecond, time.Hour)
 	if linkGrammar.MatchString(l.Name) && !topicGrammar.MatchString(l.Checkpoints.Topic) {
 		k.add(at+"checkpoints.topic", l.Checkpoints.Topic, "is not a name for a topic", "")
 	}
-	k.number(at+"journal.partitions", l.Journal.Partitions, 1, 1000, false)
+	k.number(at+"journal.partitions", l.Journal.Partitions, 1000, false)
 	if linkGrammar.MatchString(l.Name) && !topicGrammar.MatchString(l.Journal.Topic) {
 		k.add(at+"journal.topic", l.Journal.Topic, "is not a name for a topic", "")
 	}
@@ -206,15 +206,15 @@ func (k *checker) enums(sectionOf any, at string, values map[string]string) {
 	}
 }
 
-func (k *checker) number(key string, v, least, most int, brokers bool) {
-	if v >= least && v <= most || brokers && v == -1 {
+func (k *checker) number(key string, v, most int, brokers bool) {
+	if v >= 1 && v <= most || brokers && v == -1 {
 		return
 	}
 	hint := ""
 	if brokers {
 		hint = "-1 leaves it to the target"
 	}
-	k.add(key, strconv.Itoa(v), fmt.Sprintf("must be from %d to %d", least, most), hint)
+	k.add(key, strconv.Itoa(v), fmt.Sprintf("must be from 1 to %d", most), hint)
 }
 
 func (k *checker) span(key string, v, least, most time.Duration) {
@@ -231,11 +231,12 @@ func (k *checker) links() {
 		at := fmt.Sprintf("links[%d]", i)
 		for j := range links[:i] {
 			b := &links[j]
-			if a.Name == b.Name && a.Name != "" {
+			switch {
+			case a.Name == b.Name && a.Name != "":
 				k.add(at+".name", a.Name, fmt.Sprintf("is the name of links[%d] too", j), "give each a name of its own")
-			} else if a.To == b.To && a.Journal.Topic == b.Journal.Topic && a.Journal.Topic != "" {
+			case a.To == b.To && a.Journal.Topic == b.Journal.Topic && a.Journal.Topic != "":
 				k.add(at+".journal.topic", a.Journal.Topic, fmt.Sprintf("is the journal of links[%d] too", j), "")
-			} else if a.To == b.To && a.Checkpoints.Topic == b.Checkpoints.Topic && a.Checkpoints.Topic != "" {
+			case a.To == b.To && a.Checkpoints.Topic == b.Checkpoints.Topic && a.Checkpoints.Topic != "":
 				k.add(at+".checkpoints.topic", a.Checkpoints.Topic, fmt.Sprintf("has the checkpoints of links[%d] too", j), "")
 			}
 			if a.From == b.To && a.To == b.From && a.From != a.To {

@@ -172,6 +172,19 @@ log: {level: warn}
 	}
 }
 
+func TestHeartbeatsHaveTheirNameWhateverTheNaming(t *testing.T) {
+	for _, naming := range []string{"identity", "prefix", "map"} {
+		l := Link{From: "east", Naming: naming, TopicPrefix: "copy-of-"}
+		if got := l.TargetName("heartbeats"); got == "east.heartbeats" {
+			t.Errorf("naming %s without heartbeats: %q", naming, got)
+		}
+		l.Heartbeats.Enabled = true
+		if got := l.TargetName("heartbeats"); got != "east.heartbeats" {
+			t.Errorf("naming %s: %q, want east.heartbeats", naming, got)
+		}
+	}
+}
+
 func TestFaultsOfVariablesAndFlagsNameThem(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	flags := AddFlags(fs)

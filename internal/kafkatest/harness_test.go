@@ -196,6 +196,21 @@ func TestWithoutJavaATestIsSkippedOrFailsWhereItIsRequired(t *testing.T) {
 	}
 }
 
+func TestAJavaWithoutACompilerIsNoJDK(t *testing.T) {
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	java := "#!/bin/sh\n[ \"$1\" != --describe-module ]\n"
+	if err := os.WriteFile(filepath.Join(home, "bin", "java"), []byte(java), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("JAVA_HOME", home)
+	if err := haveCompiler(); err == nil || !strings.Contains(err.Error(), "default-jdk-headless") {
+		t.Errorf("have a compiler: %v, want an error that names the package", err)
+	}
+}
+
 func TestTheConfigurationOfASecuredPair(t *testing.T) {
 	pair := &ClusterPair{
 		Source: unstarted(t, Config{Name: "east", TLS: MutualTLS, Brokers: 2}),

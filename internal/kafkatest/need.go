@@ -25,14 +25,14 @@ func Need(t testing.TB, version string) {
 // jars, see [Libs].
 func NeedProgram(t testing.TB, version string, opts ...LibsOption) (libs string) {
 	t.Helper()
-	need(t, func() (err error) {
-		if err = haveKafka(version); err != nil {
-			return err
+	need(t, func() error {
+		err := haveKafka(version)
+		if err == nil {
+			err = haveCompiler()
 		}
-		if err = haveCompiler(); err != nil {
-			return err
+		if err == nil {
+			libs, err = Libs(version, opts...)
 		}
-		libs, err = Libs(version, opts...)
 		return err
 	})
 	return libs

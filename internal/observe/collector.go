@@ -226,6 +226,7 @@ func (e emitter) groups(link string, s *checkpoint.Status) {
 		for outcome, n := range g.Outcomes {
 			e.emit(groupPartitions, float64(n), link, g.Group, outcome)
 		}
+		e.emit(groupBehind, float64(g.Behind), link, g.Group)
 		e.emit(groupMissing, float64(g.Missing), link, g.Group)
 		e.emit(groupDelay, g.Delay, link, g.Group)
 		e.emit(groupPlaced, float64(g.Placed), link, g.Group)

@@ -55,7 +55,7 @@ func example() status.Status {
 			Mode: "tail", CurrentAge: new(0.5), Written: 12, Placed: 7, Failures: map[string]int64{"write": 1},
 			Latency: stats.Histogram{Bounds: []float64{0.001, 0.01, 0.1}, Counts: []uint64{0, 5, 7}, Sum: 0.4, Count: 12},
 			Groups: []checkpoint.GroupStatus{
-				{Group: "billing", Type: "consumer", Partitions: 3, Outcomes: map[string]int{"exact": 2, "ahead": 1}, Missing: 30, Delay: 0.2, Placed: 2, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
+				{Group: "billing", Type: "consumer", Partitions: 3, Outcomes: map[string]int{"exact": 2, "ahead": 1}, Behind: 40, Missing: 30, Delay: 0.2, Placed: 2, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
 			},
 		}, Heartbeats: &heartbeat.Status{Written: 40, Failed: 2, Age: new(0.75)}}},
 	}

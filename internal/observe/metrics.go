@@ -83,6 +83,7 @@ var (
 	offsetsPlaced     = define(counter, "offsets_placed_total", "Offsets committed to groups of the target.", "link")
 	checkpointErrors  = define(counter, "checkpoint_errors_total", "Errors of following, writing or placing that were followed by another try, by class.", "link", "class")
 	groupPartitions   = define(gauge, "group_partitions", "Partitions the group has committed to, by what its offset is on the target.", "link", "group", "outcome")
+	groupBehind       = define(gauge, "group_behind_offsets", "Source offsets between what the group committed and the source's end.", "link", "group")
 	groupMissing      = define(gauge, "group_missing_offsets", "Source offsets the group has read and the target lacks.", "link", "group")
 	groupDelay        = define(gauge, "group_checkpoint_delay_seconds", "Age of the group's oldest commit that has no checkpoint yet; 0 when all have.", "link", "group")
 	groupPlaced       = define(gauge, "group_placed_partitions", "Partitions whose translated offset the target's group has.", "link", "group")

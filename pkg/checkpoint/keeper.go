@@ -90,6 +90,7 @@ type Keeper struct {
 type heldLane struct {
 	writer      offsets.Writer // of its opening
 	targetTopic string
+	sourceEnd   int64 // next, -1 unknown
 }
 
 // progress is one group in one partition.

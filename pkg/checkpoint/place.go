@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -23,11 +24,18 @@ const (
 	// consumer that joined in between is seen by the broker, which then refuses us;
 	// one that joined, committed and left again within this time is not.
 	freshFor = time.Second
+	// commitTime is how long a commit is tried after that: a client that tries for
+	// longer writes by what it read long ago.
+	commitTime = time.Second
 )
 
 // Placer commits translated offsets to the groups of a target. It writes to
 // groups without members only, and to none whose state it has not just read.
-type Placer struct{ Target *cluster.Cluster }
+type Placer struct {
+	Target *cluster.Cluster
+	// beforeCommit is for tests: called between reading a group and writing to it.
+	beforeCommit func(group string)
+}
 
 // Plan fills in what the target's groups have and decides about each placement.
 // It writes nothing. The error is of not being able to ask at all; what cannot be
@@ -43,8 +51,7 @@ func (pl Placer) Plan(ctx context.Context, placements []*Placement) error {
 // the others say why not.
 func (pl Placer) Apply(ctx context.Context, placements []*Placement) error {
 	return pl.inBatches(ctx, placements, func(ctx context.Context, batch []*Placement, log bounds) error {
-		read := time.Now()
-		pl.read(ctx, batch, log)
+		read := pl.read(ctx, batch, log)
 		var g errgroup.Group
 		g.SetLimit(commitsAtOnce)
 		for group := range byGroup(batch) {
@@ -104,7 +111,10 @@ func byGroup(placements []*Placement) func(func([]*Placement) bool) {
 }
 
 // bounds are where the target's logs start and end.
-type bounds struct{ starts, ends kadm.ListedOffsets }
+type bounds struct {
+	starts, ends kadm.ListedOffsets
+	err          error // why some may be missing
+}
 
 func (pl Placer) bounds(ctx context.Context, placements []*Placement) (b bounds, err error) {
 	seen := map[string]bool{}
@@ -119,13 +129,22 @@ func (pl Placer) bounds(ctx context.Context, placements []*Placement) (b bounds,
 		return b, nil // none would be taken for all
 	}
 	admin := pl.Target.Admin()
-	if b.starts, err = admin.ListStartOffsets(ctx, topics...); err == nil {
-		b.ends, err = admin.ListEndOffsets(ctx, topics...)
-	}
-	if _, some := errors.AsType[*kadm.ShardErrors](err); err != nil && !some {
-		return b, fmt.Errorf("list offsets of %s: %w", pl.Target.Alias(), err)
+	var notStarts, notEnds error
+	b.starts, notStarts = admin.ListStartOffsets(ctx, topics...)
+	b.ends, notEnds = admin.ListEndOffsets(ctx, topics...)
+	b.err = errors.Join(notStarts, notEnds)
+	if len(b.starts) == 0 && len(b.ends) == 0 && b.err != nil && !errors.Is(b.err, kerr.TopicAuthorizationFailed) {
+		return b, fmt.Errorf("list offsets of %s: %w", pl.Target.Alias(), b.err)
 	}
 	return b, nil // partitions that did not answer are decided one by one
+}
+
+// lookup finds a partition; what is wrong with a topic stands at partition -1.
+func lookup(l kadm.ListedOffsets, topic string, partition int32) (kadm.ListedOffset, bool) {
+	if o, ok := l.Lookup(topic, partition); ok {
+		return o, true
+	}
+	return l.Lookup(topic, -1)
 }
 
 // clamp moves a placement into the target's log; false if that is not known.
@@ -133,18 +152,21 @@ func (b bounds) clamp(p *Placement, cluster string) bool {
 	if p.Outcome == offsets.Unknown || p.Target < 0 {
 		return true // there is nothing to move
 	}
-	start, ok1 := b.starts.Lookup(p.TargetTopic, p.Lane.Partition)
-	end, ok2 := b.ends.Lookup(p.TargetTopic, p.Lane.Partition)
+	start, ok1 := lookup(b.starts, p.TargetTopic, p.Lane.Partition)
+	end, ok2 := lookup(b.ends, p.TargetTopic, p.Lane.Partition)
 	err := errors.Join(start.Err, end.Err)
+	if !ok1 || !ok2 {
+		err = errors.Join(err, b.err)
+	}
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		p.skip(NotAllowed, right(kerr.TopicAuthorizationFailed, "DESCRIBE", "topic "+p.TargetTopic, cluster).Error())
 		return false
-	case !ok1 || !ok2 || errors.Is(err, kerr.UnknownTopicOrPartition):
+	case err == nil && (!ok1 || !ok2) || errors.Is(err, kerr.UnknownTopicOrPartition):
 		p.skip(NoTopic, fmt.Sprintf("partition %d of topic %s is not there", p.Lane.Partition, p.TargetTopic))
 		return false
 	case err != nil:
-		p.skip(NoTopic, err.Error())
+		p.skip(LogUnreadable, fmt.Sprintf("where the log of %s, partition %d, starts and ends is not known: %v", p.TargetTopic, p.Lane.Partition, err))
 		return false
 	}
 	t := offsets.Translation{From: p.Source, To: p.Target, Outcome: p.Outcome, Missing: p.Missing}
@@ -155,7 +177,8 @@ func (b bounds) clamp(p *Placement, cluster string) bool {
 }
 
 // read finds out what the target's groups are and decides about their partitions.
-func (pl Placer) read(ctx context.Context, batch []*Placement, log bounds) {
+// What they had committed is not older than the time it returns.
+func (pl Placer) read(ctx context.Context, batch []*Placement, log bounds) time.Time {
 	var consumers, shares []string
 	for group := range byGroup(batch) {
 		if group[0].Type == Share {
@@ -168,7 +191,8 @@ func (pl Placer) read(ctx context.Context, batch []*Placement, log bounds) {
 		Consumer: pl.consumerGroups(ctx, consumers),
 		Share:    pl.shareGroups(ctx, shares),
 	}
-	// After the states, so that what a group without members had committed is seen.
+	// After the states: what members committed that left before this is seen.
+	asOf := time.Now()
 	fetched := pl.committed(ctx, consumers, states[Consumer])
 	pl.shareOffsets(ctx, shares, states[Share], fetched)
 	for _, p := range batch {
@@ -190,6 +214,7 @@ func (pl Placer) read(ctx context.Context, batch []*Placement, log bounds) {
 		}
 		p.decide()
 	}
+	return asOf
 }
 
 // groupState is what stands against writing to a group; zero: nothing.
@@ -205,9 +230,54 @@ func unreadable(err error, operation, group, cluster string) groupState {
 	return groupState{GroupUnreadable, err.Error()}
 }
 
-func active(members int) groupState {
+func active(state string, members int) groupState {
+	if members == 0 {
+		return groupState{GroupActive, "it is in state " + state + " on the target"}
+	}
 	return groupState{GroupActive, fmt.Sprintf("it has %d active members on the target", members)}
 }
+
+// describe asks about groups: all at once, and one by one those that are missing
+// because one of them was refused, for which the client drops the whole answer.
+func describe[M ~map[string]D, D any](ctx context.Context, groups []string, ask func(context.Context, ...string) (M, error)) (M, map[string]error) {
+	out, err := ask(ctx, groups...)
+	if out == nil {
+		out = M{}
+	}
+	failed := map[string]error{}
+	var missing []string
+	for _, g := range groups {
+		if _, ok := out[g]; !ok {
+			missing = append(missing, g)
+			failed[g] = orNoAnswer(err)
+		}
+	}
+	if len(groups) == 1 || !refused(err) {
+		return out, failed
+	}
+	var mu sync.Mutex
+	var each errgroup.Group
+	each.SetLimit(commitsAtOnce)
+	for _, g := range missing {
+		each.Go(func() error {
+			one, err := ask(ctx, g)
+			mu.Lock()
+			defer mu.Unlock()
+			if d, ok := one[g]; ok {
+				out[g] = d
+				delete(failed, g)
+			} else {
+				failed[g] = orNoAnswer(err)
+			}
+			return nil
+		})
+	}
+	_ = each.Wait() // none fails as a whole
+	return out, failed
+}
+
+// refused tells whether a right was missing, to some part of a request too.
+func refused(err error) bool { return errors.Is(err, kerr.GroupAuthorizationFailed) }
 
 // consumerGroups asks for the states of consumer groups of both protocols.
 func (pl Placer) consumerGroups(ctx context.Context, groups []string) map[string]groupState {
@@ -215,19 +285,19 @@ func (pl Placer) consumerGroups(ctx context.Context, groups []string) map[string
 	if len(groups) == 0 {
 		return out
 	}
-	described, err := pl.Target.Admin().DescribeGroups(ctx, groups...)
+	described, failed := describe(ctx, groups, pl.Target.Admin().DescribeGroups)
 	var next []string // that may be of the newer protocol
 	for _, g := range groups {
 		d, ok := described[g]
 		switch {
 		case !ok:
-			out[g] = unreadable(orNoAnswer(err), "DESCRIBE", g, pl.Target.Alias())
+			out[g] = unreadable(failed[g], "DESCRIBE", g, pl.Target.Alias())
 		case errors.Is(d.Err, kerr.GroupIDNotFound) || d.Err == nil && d.State == "Dead":
 			next = append(next, g)
 		case d.Err != nil:
 			out[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
 		case len(d.Members) > 0 || d.State != "Empty":
-			out[g] = active(len(d.Members))
+			out[g] = active(d.State, len(d.Members))
 		case d.ProtocolType != "" && d.ProtocolType != "consumer":
 			out[g] = groupState{GroupOtherType, fmt.Sprintf("the target's group is one of %s", d.ProtocolType)}
 		}
@@ -235,14 +305,14 @@ func (pl Placer) consumerGroups(ctx context.Context, groups []string) map[string
 	if len(next) == 0 {
 		return out
 	}
-	newer, err := pl.Target.Admin().DescribeConsumerGroups(ctx, next...)
-	if err != nil && !pl.knows(ctx, kmsg.ConsumerGroupDescribe) {
+	newer, failed := describe(ctx, next, pl.Target.Admin().DescribeConsumerGroups)
+	if len(failed) > 0 && !pl.knows(ctx, kmsg.ConsumerGroupDescribe) {
 		return out // groups of the newer protocol cannot be there
 	}
 	for _, g := range next {
 		d, ok := newer[g]
 		if !ok {
-			d.Err = orNoAnswer(err)
+			d.Err = failed[g]
 		}
 		switch {
 		case errors.Is(d.Err, kerr.UnsupportedVersion), errors.Is(d.Err, kerr.GroupIDNotFound):
@@ -250,7 +320,7 @@ func (pl Placer) consumerGroups(ctx context.Context, groups []string) map[string
 		case d.Err != nil:
 			out[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
 		case len(d.Members) > 0 || d.State != "Empty":
-			out[g] = active(len(d.Members))
+			out[g] = active(d.State, len(d.Members))
 		}
 	}
 	return out
@@ -261,18 +331,18 @@ func (pl Placer) shareGroups(ctx context.Context, groups []string) map[string]gr
 	if len(groups) == 0 {
 		return out
 	}
-	described, err := pl.Target.Admin().DescribeShareGroups(ctx, groups...)
+	described, failed := describe(ctx, groups, pl.Target.Admin().DescribeShareGroups)
 	for _, g := range groups {
 		d, ok := described[g]
 		if !ok {
-			d.Err = orNoAnswer(err)
+			d.Err = failed[g]
 		}
 		switch {
 		case errors.Is(d.Err, kerr.GroupIDNotFound):
 		case d.Err != nil:
 			out[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
 		case len(d.Members) > 0 || d.GroupState != "Empty":
-			out[g] = active(len(d.Members))
+			out[g] = active(d.GroupState, len(d.Members))
 		}
 	}
 	return out
@@ -316,11 +386,11 @@ func (pl Placer) shareOffsets(ctx context.Context, groups []string, states map[s
 	if len(ask) == 0 {
 		return
 	}
-	described, err := pl.Target.Admin().DescribeShareGroupOffsets(ctx, ask...)
+	described, failed := describe(ctx, ask, pl.Target.Admin().DescribeShareGroupOffsets)
 	for _, g := range ask {
 		d, ok := described[g]
 		if !ok {
-			d.Err = orNoAnswer(err)
+			d.Err = failed[g]
 		}
 		if d.Err != nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
 			states[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
@@ -336,8 +406,8 @@ func (pl Placer) shareOffsets(ctx context.Context, groups []string, states map[s
 	}
 }
 
-// commit writes the placements of one group that are to be placed. read is when
-// reading its state began.
+// commit writes the placements of one group that are to be placed. What it had
+// committed is not older than read.
 func (pl Placer) commit(ctx context.Context, group []*Placement, read time.Time) {
 	want := kadm.Offsets{}
 	for _, p := range group {
@@ -352,6 +422,11 @@ func (pl Placer) commit(ctx context.Context, group []*Placement, read time.Time)
 	}
 	failed := func(p *Placement) (error, bool) { return nil, false }
 	name := group[0].Group
+	if pl.beforeCommit != nil {
+		pl.beforeCommit(name)
+	}
+	ctx, cancel := context.WithDeadline(ctx, read.Add(freshFor+commitTime))
+	defer cancel()
 	switch {
 	case time.Since(read) > freshFor:
 		for _, p := range group {
@@ -370,8 +445,6 @@ func (pl Placer) commit(ctx context.Context, group []*Placement, read time.Time)
 			return e, ok
 		}
 	default:
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
 		resp, err := pl.Target.Admin().CommitOffsets(ctx, name, want)
 		failed = func(p *Placement) (error, bool) {
 			if err != nil {
@@ -401,6 +474,8 @@ func (pl Placer) commit(ctx context.Context, group []*Placement, read time.Time)
 			p.skip(NotAllowed, right(err, "READ", "topic "+p.TargetTopic, pl.Target.Alias()).Error())
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			p.skip(NoTopic, err.Error())
+		case group[0].Type == Consumer && (errors.Is(err, kerr.GroupIDNotFound) || errors.Is(err, kerr.InconsistentGroupProtocol)):
+			p.skip(GroupOtherType, "the target's group of this name is no consumer group: "+err.Error())
 		default:
 			p.skip(CommitFailed, err.Error())
 		}

@@ -27,6 +27,7 @@ const (
 	TargetAhead     Reason = "target_ahead"     // the target's group has moved on by itself
 	NoTranslation   Reason = "no_translation"   // the outcome is unknown
 	NoTopic         Reason = "no_topic"         // the target has no such partition
+	LogUnreadable   Reason = "log_unreadable"   // where the target's log starts and ends could not be read
 	NotAllowed      Reason = "not_allowed"      // a right is missing
 	TooSlow         Reason = "too_slow"         // what was read of the group was too old when it came to writing
 	CommitFailed    Reason = "commit_failed"    // the target refused for another reason
@@ -34,7 +35,7 @@ const (
 
 // Reasons lists all of them.
 func Reasons() []Reason {
-	return []Reason{GroupActive, GroupUnreadable, GroupOtherType, TargetAhead, NoTranslation, NoTopic, NotAllowed, TooSlow, CommitFailed}
+	return []Reason{GroupActive, GroupUnreadable, GroupOtherType, TargetAhead, NoTranslation, NoTopic, LogUnreadable, NotAllowed, TooSlow, CommitFailed}
 }
 
 // Placement is a checkpoint on its way to the target's group.
@@ -54,8 +55,8 @@ type Placement struct {
 	// there.
 	Clamped string
 
-	// Refresh has the offset committed even if it is there already, so that the
-	// target's retention of offsets begins anew.
+	// Refresh has an offset that we placed committed again, so that the target's
+	// retention of offsets begins anew.
 	Refresh bool
 }
 
@@ -67,7 +68,8 @@ func (p *Placement) skip(r Reason, detail string) { p.Action, p.Reason, p.Detail
 // Where the target's group stands at what we placed last, nobody has moved it
 // since: it follows the source's group, backwards too. Anywhere else it was moved
 // by somebody on the target: then it is never set back, but a source group that
-// has read further takes it along.
+// has read further takes it along. A group that came by itself to where it should
+// be is kept, and stays its own.
 func (p *Placement) decide() {
 	switch {
 	case p.Outcome == offsets.Unknown || p.Target < 0:
@@ -76,7 +78,7 @@ func (p *Placement) decide() {
 		p.Action = Place
 	case p.Current == p.Target:
 		p.Action = Keep
-		if p.Refresh || p.CurrentMetadata != p.Metadata && p.Current == p.Placed {
+		if p.Current == p.Placed && (p.Refresh || p.CurrentMetadata != p.Metadata) {
 			p.Action = Place
 		}
 	case p.Current == p.Placed || p.Current < p.Target:

@@ -34,6 +34,9 @@ type GroupStatus struct {
 	Partitions int    `json:"partitions"` // it has committed to, among the lanes of this daemon
 	// Outcomes counts partitions by what their offset is on the target.
 	Outcomes map[string]int `json:"outcomes"`
+	// Behind is how many source offsets lie between what the group committed and the
+	// source's end, as of the last look; lanes whose end is not known are left out.
+	Behind int64 `json:"behind"`
 	// Missing is how many source offsets the group has read and the target lacks.
 	Missing int64 `json:"missing"`
 	// Delay is the age of the oldest commit that has no checkpoint yet; 0: all have.
@@ -74,7 +77,7 @@ func (k *Keeper) Status() Status {
 		kind  GroupType
 	}
 	groups := map[name]*GroupStatus{}
-	for lane := range k.held {
+	for lane, held := range k.held {
 		for p := range k.byLane[lane] {
 			if p.commit.Deleted || p.commit.Offset < 0 {
 				continue
@@ -84,6 +87,7 @@ func (k *Keeper) Status() Status {
 				g = &GroupStatus{Group: p.Group, Type: p.Type.String(), Outcomes: map[string]int{}}
 				groups[name{p.Group, p.Type}] = g
 			}
+			g.Behind += max(0, held.sourceEnd-p.commit.Offset)
 			g.add(p, now, k.cfg.CommitGroups)
 		}
 	}

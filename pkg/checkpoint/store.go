@@ -59,13 +59,31 @@ func ensureTopic(ctx context.Context, c *cluster.Cluster, topic string, replicas
 		}
 		_, err = admin.CreateTopic(ctx, 1, replicas, settings, topic)
 		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
-			return nil
+			return settled(ctx, c, topic)
 		}
 		if !errors.Is(err, kerr.InvalidConfig) && !errors.Is(err, kerr.PolicyViolation) {
 			break
 		}
 	}
 	return fmt.Errorf("create topic %s on %s: %w", topic, c.Alias(), right(err, "CREATE", "topic "+topic, c.Alias()))
+}
+
+// settled waits until the brokers know a topic that was just made.
+func settled(ctx context.Context, c *cluster.Cluster, topic string) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	for {
+		starts, err := c.Admin().ListStartOffsets(ctx, topic)
+		if err == nil {
+			err = starts.Error()
+		}
+		if err == nil || !kerr.IsRetriable(err) {
+			return err
+		}
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("wait for topic %s of %s: %w", topic, c.Alias(), err)
+		}
+	}
 }
 
 // checkCompacted refuses a topic that would forget checkpoints. What it may not

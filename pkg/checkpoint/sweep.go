@@ -44,7 +44,7 @@ func (k *Keeper) hold(live map[offsets.Lane]offsets.Live, now time.Time) {
 	held := make(map[offsets.Lane]heldLane, len(live))
 	for lane, l := range live {
 		last, _ := l.State.Last()
-		held[lane] = heldLane{last.Writer, l.TargetTopic}
+		held[lane] = heldLane{last.Writer, l.TargetTopic, l.SourceEnd}
 		// An opening may have found that the target lost its tail: what lay beyond
 		// is withdrawn by translating anew.
 		opened := k.held[lane].writer != last.Writer
@@ -94,7 +94,7 @@ func (k *Keeper) place(ctx context.Context) {
 	for _, w := range want {
 		translated[w.Key] = w.Target
 	}
-	err := Placer{k.cfg.Target}.Apply(ctx, want)
+	err := Placer{Target: k.cfg.Target}.Apply(ctx, want)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		k.fail("place", err)
 	}

@@ -103,7 +103,7 @@ func (o Options) withDefaults() Options {
 		o.Rename = func(t string) string { return t }
 	}
 	if o.Heartbeats {
-		o.copyHeartbeats()
+		o = o.withHeartbeats()
 	}
 	if o.OnGap == Default {
 		o.OnGap = Continue
@@ -117,8 +117,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// copyHeartbeats adds the topic of heartbeats to what is copied.
-func (o *Options) copyHeartbeats() {
+// withHeartbeats adds the topic of heartbeats to what is copied.
+func (o Options) withHeartbeats() Options {
 	from, rename := o.From, o.Rename
 	o.Rename = func(topic string) string {
 		if topic == mirrormaker.HeartbeatsTopic {
@@ -127,6 +127,7 @@ func (o *Options) copyHeartbeats() {
 		return rename(topic)
 	}
 	o.Topics = append(slices.Clone(o.Topics), mirrormaker.HeartbeatsTopic)
+	return o
 }
 
 // transactionalID names a lane's producer on the target. The journal

@@ -1,6 +1,7 @@
 package mirrormaker
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -33,7 +34,7 @@ func TestWhatIsNoRecordIsRefused(t *testing.T) {
 	if v, ok := errors.AsType[*VersionError](err); !ok || v.Version != 1 {
 		t.Errorf("version 1: %v", err)
 	}
-	for n := range len(value) {
+	for n := range value {
 		if _, err := DecodeCheckpoint(key, value[:n]); err == nil {
 			t.Errorf("a value cut to %d bytes was read", n)
 		}
@@ -59,7 +60,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		check := func(k, v []byte, err error) {
-			if err != nil || string(k) != string(key) || string(v) != string(value) {
+			if err != nil || !bytes.Equal(k, key) || !bytes.Equal(v, value) {
 				t.Errorf("encoded again: %x %x, %v", k, v, err)
 			}
 		}

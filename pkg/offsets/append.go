@@ -33,12 +33,13 @@ func (j *Journal) Append(done func(error), entries ...Entry) {
 	}
 	c := commit{open: len(records), done: func(err error) {
 		j.pending.Add(-size)
-		if err != nil && j.ctx.Err() != nil {
-			err = ErrClosed
-		} else if err != nil {
-			err = fmt.Errorf("append to journal %s: %w", j.cfg.Topic, right(err, "WRITE", j.cfg.Topic))
-		} else {
+		switch {
+		case err == nil:
 			j.learn(facts)
+		case j.ctx.Err() != nil:
+			err = ErrClosed
+		default:
+			err = fmt.Errorf("append to journal %s: %w", j.cfg.Topic, right(err, "WRITE", j.cfg.Topic))
 		}
 		done(err)
 	}}

@@ -164,14 +164,14 @@ func (w *writer) addSpans(c chunk, runs []Span) {
 // insertChunk puts a chunk that came late or twice in its place. The slice is not shared with
 // snapshots.
 func (w *writer) insertChunk(c chunk) {
-	for i, have := range w.chunks {
-		if have.first == c.first && have.merged == c.merged && (have.last == c.last || !c.merged) {
+	at, _ := slices.BinarySearchFunc(w.chunks, c.first, func(a chunk, first int64) int { return cmp.Compare(a.first, first) })
+	for i := at; i < len(w.chunks) && w.chunks[i].first == c.first; i++ {
+		if have := w.chunks[i]; have.merged == c.merged && (have.last == c.last || !c.merged) {
 			w.chunks[i] = c
 			return
 		}
 	}
-	i, _ := slices.BinarySearchFunc(w.chunks, c.first, func(a chunk, first int64) int { return cmp.Compare(a.first, first) })
-	w.chunks = slices.Insert(w.chunks, i, c)
+	w.chunks = slices.Insert(w.chunks, at, c)
 }
 
 // trimmed returns the ordinal below which nothing counts.

@@ -305,6 +305,39 @@ func TestGroupsMoveToTheTargetWhenSourceAndDaemonAreGone(t *testing.T) {
 		stdout, _ = says(t, 0, "groups", "list", "-c", file)
 		wantContains(t, "states", stdout, "Stable", "Empty")
 	})
+	t.Run("the runbook, command by command", func(t *testing.T) {
+		for _, args := range runbook(t, file) {
+			stdout, stderr := says(t, 0, args...)
+			if args[1] == "apply" {
+				wantContains(t, "apply", stdout, "proved: 10 offsets of 6 groups are as planned")
+			}
+			if args[1] == "translate" {
+				wantContains(t, "translate", stderr, "commits of the source up to 20")
+			}
+		}
+	})
+}
+
+// runbook returns the commands of docs/operations.md for a source that is gone.
+func runbook(t *testing.T, config string) [][]string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "### The source region is gone: move the groups\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var commands [][]string
+	for line := range strings.Lines(section) {
+		if line, ok := strings.CutPrefix(strings.TrimSpace(line), "replicator "); ok {
+			line, _, _ = strings.Cut(line, " > ")
+			commands = append(commands, strings.Fields(strings.ReplaceAll(line, "pair.yaml", config)))
+		}
+	}
+	if !found || len(commands) == 0 {
+		t.Fatal("the document has no such commands")
+	}
+	return commands
 }
 
 // resetByTool feeds translations of groups to kafka-consumer-groups.

@@ -202,6 +202,14 @@ func (k *Keeper) topics() []string {
 	return topics
 }
 
+// notWritten takes note of a write that failed, and mends what it was for.
+func (k *Keeper) notWritten(ctx context.Context, err error) {
+	k.fail("write", err)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
+		k.mend(ctx)
+	}
+}
+
 // mend makes topics again that were deleted. Everything is written anew: unlike
 // records, checkpoints can be made again from what is known.
 func (k *Keeper) mend(ctx context.Context) {
@@ -340,10 +348,7 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 		return time.Second
 	}
 	if err := k.writeOut(ctx, k.translate(live, time.Now())); err != nil {
-		k.fail("write", err)
-		if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
-			k.mend(ctx)
-		}
+		k.notWritten(ctx, err)
 		return time.Second
 	}
 	k.mu.Lock()
@@ -448,6 +453,7 @@ func (k *Keeper) writeOut(ctx context.Context, updates []change) error {
 	records := make([]*kgo.Record, 0, 2*len(updates))
 	owner := make([]int, 0, 2*len(updates))
 	failed := make([]error, len(updates))
+	var unwritable []error
 	own, theirs := k.cfg.CheckpointsTopic, mirrormaker.CheckpointsTopic(k.cfg.Source.Alias())
 	for i := range updates {
 		u := &updates[i]
@@ -465,10 +471,14 @@ func (k *Keeper) writeOut(ctx context.Context, updates []change) error {
 			Upstream: u.new.Source, Downstream: u.new.Target, Metadata: u.new.Metadata,
 		}.Encode()
 		if err != nil {
-			failed[i] = err
+			// Their format cannot hold it, and never will: ours does.
+			unwritable = append(unwritable, err)
 			continue
 		}
 		records, owner = append(records, &kgo.Record{Topic: theirs, Key: key, Value: value}), append(owner, i)
+	}
+	if len(unwritable) > 0 {
+		k.fail("mirrormaker", errors.Join(unwritable...))
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*writeTime)
 	defer cancel()

@@ -223,9 +223,9 @@ type groupState struct {
 	detail string
 }
 
-func unreadable(err error, operation, group, cluster string) groupState {
+func unreadable(err error, group, cluster string) groupState {
 	if errors.Is(err, kerr.GroupAuthorizationFailed) {
-		return groupState{NotAllowed, right(err, operation, "group "+group, cluster).Error()}
+		return groupState{NotAllowed, right(err, "DESCRIBE", "group "+group, cluster).Error()}
 	}
 	return groupState{GroupUnreadable, err.Error()}
 }
@@ -291,11 +291,11 @@ func (pl Placer) consumerGroups(ctx context.Context, groups []string) map[string
 		d, ok := described[g]
 		switch {
 		case !ok:
-			out[g] = unreadable(failed[g], "DESCRIBE", g, pl.Target.Alias())
+			out[g] = unreadable(failed[g], g, pl.Target.Alias())
 		case errors.Is(d.Err, kerr.GroupIDNotFound) || d.Err == nil && d.State == "Dead":
 			next = append(next, g)
 		case d.Err != nil:
-			out[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
+			out[g] = unreadable(d.Err, g, pl.Target.Alias())
 		case len(d.Members) > 0 || d.State != "Empty":
 			out[g] = active(d.State, len(d.Members))
 		case d.ProtocolType != "" && d.ProtocolType != "consumer":
@@ -318,7 +318,7 @@ func (pl Placer) consumerGroups(ctx context.Context, groups []string) map[string
 		case errors.Is(d.Err, kerr.UnsupportedVersion), errors.Is(d.Err, kerr.GroupIDNotFound):
 			// It does not exist: the commit makes it.
 		case d.Err != nil:
-			out[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
+			out[g] = unreadable(d.Err, g, pl.Target.Alias())
 		case len(d.Members) > 0 || d.State != "Empty":
 			out[g] = active(d.State, len(d.Members))
 		}
@@ -340,7 +340,7 @@ func (pl Placer) shareGroups(ctx context.Context, groups []string) map[string]gr
 		switch {
 		case errors.Is(d.Err, kerr.GroupIDNotFound):
 		case d.Err != nil:
-			out[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
+			out[g] = unreadable(d.Err, g, pl.Target.Alias())
 		case len(d.Members) > 0 || d.GroupState != "Empty":
 			out[g] = active(d.GroupState, len(d.Members))
 		}
@@ -368,7 +368,7 @@ func (pl Placer) committed(ctx context.Context, groups []string, states map[stri
 			f.Err = errNoAnswer
 		}
 		if f.Err != nil && !errors.Is(f.Err, kerr.GroupIDNotFound) {
-			states[g] = unreadable(f.Err, "DESCRIBE", g, pl.Target.Alias())
+			states[g] = unreadable(f.Err, g, pl.Target.Alias())
 			continue
 		}
 		out[Consumer][g] = f.Fetched
@@ -393,7 +393,7 @@ func (pl Placer) shareOffsets(ctx context.Context, groups []string, states map[s
 			d.Err = failed[g]
 		}
 		if d.Err != nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
-			states[g] = unreadable(d.Err, "DESCRIBE", g, pl.Target.Alias())
+			states[g] = unreadable(d.Err, g, pl.Target.Alias())
 			continue
 		}
 		have := kadm.OffsetResponses{}
@@ -420,49 +420,26 @@ func (pl Placer) commit(ctx context.Context, group []*Placement, read time.Time)
 	if len(want) == 0 {
 		return
 	}
-	failed := func(p *Placement) (error, bool) { return nil, false }
 	name := group[0].Group
 	if pl.beforeCommit != nil {
 		pl.beforeCommit(name)
 	}
-	ctx, cancel := context.WithDeadline(ctx, read.Add(freshFor+commitTime))
-	defer cancel()
-	switch {
-	case time.Since(read) > freshFor:
+	if time.Since(read) > freshFor {
 		for _, p := range group {
 			if p.Action == Place {
 				p.skip(TooSlow, "")
 			}
 		}
 		return
-	case group[0].Type == Share:
-		resp, err := pl.Target.Admin().AlterShareGroupOffsets(ctx, name, want)
-		failed = func(p *Placement) (error, bool) {
-			if err != nil {
-				return err, true
-			}
-			e, ok := resp.Lookup(p.TargetTopic, p.Lane.Partition)
-			return e, ok
-		}
-	default:
-		resp, err := pl.Target.Admin().CommitOffsets(ctx, name, want)
-		failed = func(p *Placement) (error, bool) {
-			if err != nil {
-				return err, true
-			}
-			o, ok := resp.Lookup(p.TargetTopic, p.Lane.Partition)
-			return o.Err, ok
-		}
 	}
+	ctx, cancel := context.WithDeadline(ctx, read.Add(freshFor+commitTime))
+	defer cancel()
+	answer := pl.send(ctx, group[0].Type, name, want)
 	for _, p := range group {
 		if p.Action != Place {
 			continue
 		}
-		err, ok := failed(p)
-		if !ok {
-			err = errNoAnswer
-		}
-		switch {
+		switch err := answer(p); {
 		case err == nil:
 			p.Placed = p.Target
 		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.NonEmptyGroup), errors.Is(err, kerr.RebalanceInProgress),
@@ -480,6 +457,30 @@ func (pl Placer) commit(ctx context.Context, group []*Placement, read time.Time)
 			p.skip(CommitFailed, err.Error())
 		}
 	}
+}
+
+// send commits offsets to a group and returns what came of each placement.
+func (pl Placer) send(ctx context.Context, kind GroupType, group string, want kadm.Offsets) func(*Placement) error {
+	given := func(all error, lookup func(topic string, partition int32) (error, bool)) func(*Placement) error {
+		return func(p *Placement) error {
+			if all != nil {
+				return all
+			}
+			if err, ok := lookup(p.TargetTopic, p.Lane.Partition); ok {
+				return err
+			}
+			return errNoAnswer
+		}
+	}
+	if kind == Share {
+		resp, err := pl.Target.Admin().AlterShareGroupOffsets(ctx, group, want)
+		return given(err, resp.Lookup)
+	}
+	resp, err := pl.Target.Admin().CommitOffsets(ctx, group, want)
+	return given(err, func(topic string, partition int32) (error, bool) {
+		o, ok := resp.Lookup(topic, partition)
+		return o.Err, ok
+	})
 }
 
 var errNoAnswer = errors.New("missing in the answer")

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -67,10 +68,7 @@ func (k *Keeper) Status() Status {
 		s.CurrentAge = &age
 	}
 	if len(k.failures) > 0 {
-		s.Failures = make(map[string]int64, len(k.failures))
-		for class, n := range k.failures {
-			s.Failures[class] = n
-		}
+		s.Failures = maps.Clone(k.failures)
 	}
 	type name struct {
 		group string

@@ -29,7 +29,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 		}
 		k.hold(live, time.Now())
 		if err := k.sayCurrent(ctx); err != nil {
-			k.fail("write", err)
+			k.notWritten(ctx, err) // where nobody commits, this is all that is written
 		}
 		if k.cfg.CommitGroups {
 			k.place(ctx)
@@ -120,7 +120,15 @@ func (k *Keeper) place(ctx context.Context) {
 		if w.Action == Place || p.placedAt.IsZero() {
 			p.placedAt = now
 		}
-		p.placed, p.placedFor = w.Target, translated[w.Key]
+		// A group that was kept may have come there by itself: then it is not to
+		// follow backwards.
+		if w.Action == Place {
+			p.placed = w.Target
+		}
+		p.placedFor = translated[w.Key]
+		if w.Clamped != "" {
+			p.placedFor = -1 // the target's log may soon reach there: looked at again
+		}
 	}
 }
 

@@ -165,7 +165,8 @@ func TestGroupsMoveToTheTargetWhenSourceAndDaemonAreGone(t *testing.T) {
 				return false
 			}
 		}
-		return true
+		_, stderr, _ := runCommand(t, "offsets", "translate", "-c", file)
+		return strings.Contains(stderr, "commits of the source up to 20") // and how fresh they are
 	})
 	daemon.kill()
 	pair.Source.Broker(1).Kill()

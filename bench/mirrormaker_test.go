@@ -63,10 +63,7 @@ func TestAgainstMirrorMaker(t *testing.T) {
 	gb := float64(r.Bytes) / 1e9
 	t.Logf("%d records, %.2f GB of keys and values, codec %s", r.Written, gb, codec)
 
-	bin := filepath.Join(t.TempDir(), "replicator")
-	if out, err := exec.Command("go", "build", "-o", bin, "replicator/cmd/replicator").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	bin := built(t)
 	libs, err := kafkatest.Libs(kafkatest.Kafka4, kafkatest.WithMirrorMaker)
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,9 @@ const (
 	// was placed, should the group not move on.
 	notePlacedAfter = 30 * time.Second
 	writeTime       = 10 * time.Second // until writing checkpoints has failed
+	// forgetAfter is how long a daemon that is gone is remembered. Until another
+	// one starts, its word stays, however old: it is what a failover goes by.
+	forgetAfter = 24 * time.Hour
 )
 
 // Link is what a keeper needs of the link whose groups it keeps.
@@ -184,12 +187,35 @@ func (k *Keeper) prepare(ctx context.Context) error {
 		return err
 	}
 	k.client = client
+	if err := k.forgetDaemons(ctx, kept.fresh); err != nil {
+		client.Close()
+		return err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.writing = ""
 	for key, c := range kept.checkpoints {
 		p := k.of(key)
 		p.have, p.placed = *c, c.Placed
+	}
+	return nil
+}
+
+// forgetDaemons removes what daemons said that have been gone for long: every start
+// is an instance of its own.
+func (k *Keeper) forgetDaemons(ctx context.Context, said map[string]Freshness) error {
+	var old []*kgo.Record
+	for _, f := range said {
+		if time.Since(f.Current) > forgetAfter {
+			key, _ := encodeFreshness(f)
+			old = append(old, &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key})
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	if err := k.client.ProduceSync(ctx, old...).FirstErr(); err != nil {
+		return fmt.Errorf("forget daemons that are gone: %w", right(err, "WRITE", "topic "+k.cfg.CheckpointsTopic, k.cfg.Target.Alias()))
 	}
 	return nil
 }

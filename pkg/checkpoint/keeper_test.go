@@ -222,6 +222,35 @@ func TestARestartWritesNothingAgain(t *testing.T) {
 	}
 }
 
+func TestDaemonsThatAreLongGoneAreForgottenAtAStart(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(0).Lane, 0, 100)
+	k.commit("billing", 0, 50)
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil })
+	k.stop()
+	cl, err := k.target.NewClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for instance, age := range map[string]time.Duration{"old/1": 25 * time.Hour, "late/2": 23 * time.Hour} {
+		key, value := encodeFreshness(Freshness{Instance: instance, Mode: FollowTail, Current: time.Now().Add(-age)})
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key, Value: value}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.start()
+	k.commit("billing", 0, 60)
+	k.until("it goes on", billing(0), func(c *Checkpoint) bool { return c.Source == 60 })
+	got, err := readTopic(t.Context(), k.target, k.cfg.CheckpointsTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, old := got.fresh["old/1"]; old || got.fresh["late/2"].Mode != FollowTail {
+		t.Errorf("what daemons said is %+v: want late/2 and ours", got.fresh)
+	}
+}
+
 func TestADeletedCommitIsDeletedInOurTopicOnly(t *testing.T) {
 	k := keep(t)
 	k.lanes.hold(billing(0).Lane, 0, 100)

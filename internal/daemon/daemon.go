@@ -203,7 +203,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	for _, k := range d.keepers {
 		if k != nil {
-			g.Go(func() error { return k.Run(ctx) })
+			g.Go(func() error { k.Run(ctx); return nil })
 		}
 	}
 	for _, e := range d.emitters {

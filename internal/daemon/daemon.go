@@ -198,6 +198,7 @@ func action(word string) mirror.Action {
 func (d *Daemon) Run(ctx context.Context) error {
 	defer d.Close()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { d.trim(ctx); return nil })
 	for _, l := range d.links {
 		g.Go(func() error { return l.Run(ctx) })
 	}
@@ -215,6 +216,20 @@ func (d *Daemon) Run(ctx context.Context) error {
 		}
 	}
 	return g.Wait()
+}
+
+// trim gives memory back that was not needed for a while.
+func (d *Daemon) trim(ctx context.Context) {
+	every := time.NewTicker(time.Minute)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+			d.pool.Trim()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Close ends all connections.

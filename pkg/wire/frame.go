@@ -2,52 +2,56 @@ package wire
 
 import (
 	"context"
-	"math/bits"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
 
 // Pool hands out frames, the byte buffers of the hot path, under one budget
-// for the process. The budget counts the real capacity of the buffers, those
-// in use and those kept for reuse together, so that it bounds memory and not a
-// wish. A Pool is safe for concurrent use.
-//
-// Buffers come in size classes, four to a doubling, so that a frame of more
-// than a KiB is at most a quarter larger than what was asked for. A released
-// buffer is kept for the next frame of its class; when room is needed, the
-// buffers that have been unused for the longest time go first.
+// for the process. Its buffers lie side by side in one arena of the budget's
+// size, outside of the collected heap: a frame takes whole pages of it, the
+// lowest run of free ones that is long enough. So memory that was touched is
+// used again before any other is, and what the process holds is what its frames
+// needed at once, however their sizes vary. A Pool is safe for concurrent use.
 type Pool struct {
 	limit  int64
 	poison atomic.Bool
 
 	mu      sync.Mutex
-	used    int64 // capacity of all frames in somebody's hands
-	kept    int64 // capacity of the buffers kept for reuse
-	tick    uint64
-	free    [classes]frameList
+	used    int64   // capacity of all frames in somebody's hands
+	arena   []byte  // mapped with the first frame
+	pages   pageMap // of the arena
+	high    int     // end of the highest page in use since the last Trim
+	touched int     // end of the highest page that may hold memory
+	spare   []*Frame
 	waiters waiterList
 }
 
 // Frame is one buffer of a Pool. It is counted: whoever keeps a slice of it
 // beyond the owner's Release calls Retain first. Its content is not zeroed.
 type Frame struct {
-	pool  *Pool
-	buf   []byte // of full capacity
-	n     int
-	class int
-	refs  atomic.Int32
-
-	// While the frame lies in the pool.
-	newer, older *Frame
-	tick         uint64 // when it was released, in releases of the pool
+	pool *Pool
+	buf  []byte // of full capacity
+	n    int
+	page int // the first in the arena, -1: from the heap
+	refs atomic.Int32
 }
 
-// poisonByte fills released frames of a poisoned pool.
-const poisonByte = 0xDB
+const (
+	// pageBytes is the unit of the arena.
+	pageBytes = 4 << 10
+	// maxSpare bounds the Frame values kept for reuse; their buffers are the arena's.
+	maxSpare = 1 << 10
+	// poisonByte fills released frames of a poisoned pool.
+	poisonByte = 0xDB
+)
 
-// NewPool returns a pool with a budget of limit bytes.
+// NewPool returns a pool with a budget of limit bytes, of which it uses whole
+// pages. The arena takes address space at once and memory as it is used.
 func NewPool(limit int64) *Pool {
-	return &Pool{limit: max(limit, 0)}
+	p := &Pool{limit: max(limit, 0)}
+	p.pages = newPageMap(int(p.limit / pageBytes))
+	return p
 }
 
 // Poison makes the pool fill every released buffer with 0xDB and never use a
@@ -66,13 +70,6 @@ func (p *Pool) Used() int64 {
 	return p.used
 }
 
-// Kept is the capacity in bytes of the buffers kept for reuse.
-func (p *Pool) Kept() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.kept
-}
-
 // Waiting is the number of callers that Get keeps waiting.
 func (p *Pool) Waiting() int {
 	p.mu.Lock()
@@ -80,24 +77,36 @@ func (p *Pool) Waiting() int {
 	return p.waiters.len
 }
 
+// Trim gives memory back to the system that no frame has needed since the last
+// Trim.
+func (p *Pool) Trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.high < p.touched {
+		discard(p.arena[p.high*pageBytes : p.touched*pageBytes])
+		p.touched = p.high
+	}
+	p.high = p.pages.end()
+}
+
 // Get returns a frame of n bytes, held once, as soon as the budget has room
 // for it and every earlier caller has been served. A frame larger than the
 // whole budget is given when no other is out. It fails only when ctx ends.
 func (p *Pool) Get(ctx context.Context, n int) (*Frame, error) {
-	class, size := classOf(n)
 	p.mu.Lock()
-	if p.waiters.len == 0 && p.fits(size) {
-		f := p.take(class, size)
-		p.mu.Unlock()
-		return p.fill(f, class, size, n), nil
+	if p.waiters.len == 0 {
+		if f := p.take(n); f != nil {
+			p.mu.Unlock()
+			return f, nil
+		}
 	}
-	w := &waiter{class: class, size: size, granted: make(chan *Frame, 1)}
+	w := &waiter{n: n, granted: make(chan *Frame, 1)}
 	p.waiters.push(w)
 	p.mu.Unlock()
 
 	select {
 	case f := <-w.granted:
-		return p.fill(f, class, size, n), nil
+		return f, nil
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
@@ -108,96 +117,110 @@ func (p *Pool) Get(ctx context.Context, n int) (*Frame, error) {
 		return nil, context.Cause(ctx)
 	}
 	p.mu.Unlock()
-	p.fill(<-w.granted, class, size, n).Release()
+	(<-w.granted).Release()
 	return nil, context.Cause(ctx)
 }
 
 // TryGet returns a frame of n bytes, or nil if Get would have to wait.
 func (p *Pool) TryGet(n int) *Frame {
-	class, size := classOf(n)
 	p.mu.Lock()
-	if p.waiters.len > 0 || !p.fits(size) {
-		p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.waiters.len > 0 {
 		return nil
 	}
-	f := p.take(class, size)
-	p.mu.Unlock()
-	return p.fill(f, class, size, n)
+	return p.take(n)
 }
 
 // Overdraw returns a frame of n bytes at once, whatever the budget says. The
 // frame counts against the budget. It is for output made while input frames
 // are held: there waiting could wait for itself.
 func (p *Pool) Overdraw(n int) *Frame {
-	class, size := classOf(n)
 	p.mu.Lock()
-	f := p.take(class, size)
-	p.mu.Unlock()
-	return p.fill(f, class, size, n)
+	defer p.mu.Unlock()
+	pages := pagesOf(n)
+	if at := p.pages.find(pages); at >= 0 {
+		return p.occupy(at, pages, n)
+	}
+	return p.fromHeap(n)
 }
 
-// fits reports whether a buffer of size may go out now.
-func (p *Pool) fits(size int64) bool {
-	return p.used == 0 || p.used+size <= p.limit
+// pagesOf is how many pages a frame of n bytes takes; an empty one has one too.
+func pagesOf(n int) int { return max(1, (n+pageBytes-1)/pageBytes) }
+
+// take returns a frame of n bytes, nil if there is no room for it now.
+func (p *Pool) take(n int) *Frame {
+	pages := pagesOf(n)
+	if p.used > 0 && p.used+int64(pages)*pageBytes > p.limit {
+		return nil
+	}
+	if at := p.pages.find(pages); at >= 0 {
+		return p.occupy(at, pages, n)
+	}
+	if p.used > 0 {
+		return nil // room enough, but in pieces
+	}
+	return p.fromHeap(n) // larger than the whole budget
 }
 
-// take books a buffer of the class as used. It returns a kept one, or nil if
-// the caller has to make one, and drops what is kept beyond the budget.
-func (p *Pool) take(class int, size int64) *Frame {
-	f := p.free[class].popNewest()
-	if f != nil {
-		p.kept -= size
+// occupy makes a frame of free pages.
+func (p *Pool) occupy(at, pages, n int) *Frame {
+	if p.arena == nil {
+		p.mapArena()
 	}
-	p.used += size
-	for p.kept > 0 && p.used+p.kept > p.limit {
-		p.dropOldest()
-	}
+	p.pages.set(at, pages, true)
+	p.high, p.touched = max(p.high, at+pages), max(p.touched, at+pages)
+	p.used += int64(pages) * pageBytes
+	f := p.frame()
+	f.buf, f.n, f.page = p.arena[at*pageBytes:(at+pages)*pageBytes:(at+pages)*pageBytes], n, at
 	return f
 }
 
-// dropOldest leaves the buffer unused for the longest time to the collector.
-func (p *Pool) dropOldest() {
-	var oldest *frameList
-	for i := range p.free {
-		l := &p.free[i]
-		if l.oldest != nil && (oldest == nil || l.oldest.tick < oldest.oldest.tick) {
-			oldest = l
-		}
-	}
-	p.kept -= int64(len(oldest.popOldest().buf))
+// fromHeap makes a frame that the collector takes back.
+func (p *Pool) fromHeap(n int) *Frame {
+	f := p.frame()
+	f.buf, f.n, f.page = make([]byte, max(1, n)), n, -1
+	p.used += int64(len(f.buf))
+	return f
 }
 
-// fill makes a booked buffer a frame of n bytes. Buffers are made here,
-// outside the lock, because zeroing a large one takes its time.
-func (p *Pool) fill(f *Frame, class int, size int64, n int) *Frame {
-	if f == nil {
-		f = &Frame{pool: p, buf: make([]byte, size), class: class}
+// frame returns a Frame value held once.
+func (p *Pool) frame() *Frame {
+	var f *Frame
+	if last := len(p.spare) - 1; last >= 0 {
+		f, p.spare = p.spare[last], p.spare[:last]
+	} else {
+		f = &Frame{pool: p}
 	}
-	f.n = n
 	f.refs.Store(1)
 	return f
 }
 
+func (p *Pool) mapArena() {
+	arena, unmap := mapMemory(p.pages.n * pageBytes)
+	p.arena = arena
+	if unmap != nil {
+		runtime.AddCleanup(p, func(unmap func()) { unmap() }, unmap)
+	}
+}
+
 // giveBack takes a frame nobody holds any more.
 func (p *Pool) giveBack(f *Frame) {
-	size := int64(len(f.buf))
-	kept := f
-	if p.poison.Load() {
+	poisoned := p.poison.Load()
+	if poisoned {
 		for i := range f.buf {
 			f.buf[i] = poisonByte
 		}
-		kept = &Frame{pool: p, buf: f.buf, class: f.class}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.used -= size
-	if p.used+size <= p.limit {
-		p.tick++
-		kept.tick = p.tick
-		p.free[f.class].push(kept)
-		p.kept += size
-		for p.used+p.kept > p.limit {
-			p.dropOldest()
+	p.used -= int64(len(f.buf))
+	if f.page >= 0 {
+		p.pages.set(f.page, len(f.buf)/pageBytes, false)
+	}
+	if !poisoned {
+		f.buf = nil
+		if len(p.spare) < maxSpare {
+			p.spare = append(p.spare, f)
 		}
 	}
 	p.serve()
@@ -205,9 +228,13 @@ func (p *Pool) giveBack(f *Frame) {
 
 // serve grants buffers to those who wait, in their order.
 func (p *Pool) serve() {
-	for w := p.waiters.first; w != nil && p.fits(w.size); w = p.waiters.first {
+	for w := p.waiters.first; w != nil; w = p.waiters.first {
+		f := p.take(w.n)
+		if f == nil {
+			return
+		}
 		p.waiters.remove(w)
-		w.granted <- p.take(w.class, w.size)
+		w.granted <- f
 	}
 }
 
@@ -241,71 +268,10 @@ func (f *Frame) Release() {
 	}
 }
 
-// Size classes: minClass, then four to every doubling.
-const (
-	minClassBits = 10 // 1 KiB
-	classes      = 4 * (63 - minClassBits)
-)
-
-// classOf returns the class of n bytes and the size of its buffers.
-func classOf(n int) (class int, size int64) {
-	if n <= 1<<minClassBits {
-		return 0, 1 << minClassBits
-	}
-	// n-1 lies in [2^e, 2^(e+1)); its two bits below the highest choose the
-	// quarter, whose end is the size.
-	e := bits.Len64(uint64(n-1)) - 1
-	quarter := int64(uint64(n-1)>>(e-2)) & 3
-	size = (4 + quarter + 1) << (e - 2)
-	return 4*(e-minClassBits) + int(quarter) + 1, size
-}
-
-// frameList is a list of kept frames of one class by time of release.
-type frameList struct{ newest, oldest *Frame }
-
-func (l *frameList) push(f *Frame) {
-	f.older = l.newest
-	if l.newest != nil {
-		l.newest.newer = f
-	} else {
-		l.oldest = f
-	}
-	l.newest = f
-}
-
-// popNewest takes the frame whose memory is most likely still in a cache.
-func (l *frameList) popNewest() *Frame {
-	f := l.newest
-	if f == nil {
-		return nil
-	}
-	l.newest = f.older
-	if l.newest != nil {
-		l.newest.newer = nil
-	} else {
-		l.oldest = nil
-	}
-	f.older = nil
-	return f
-}
-
-func (l *frameList) popOldest() *Frame {
-	f := l.oldest
-	l.oldest = f.newer
-	if l.oldest != nil {
-		l.oldest.older = nil
-	} else {
-		l.newest = nil
-	}
-	f.newer = nil
-	return f
-}
-
 // waiter is a caller of Get that waits for its turn.
 type waiter struct {
-	class      int
-	size       int64
-	granted    chan *Frame // nil: booked, but to be made
+	n          int         // bytes asked for
+	granted    chan *Frame // cap 1
 	queued     bool
 	prev, next *waiter
 }

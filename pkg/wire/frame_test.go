@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,24 +13,61 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestFramesAreAtMostAQuarterTooLarge(t *testing.T) {
-	last := int64(0)
-	for n := 0; n < 1<<20; n += 1 + n/200 {
-		class, size := classOf(n)
-		if size < int64(n) || size < last {
-			t.Fatalf("%d bytes: class %d of %d bytes after %d", n, class, size, last)
+// The lowest run of free pages that is long enough, whatever was taken and freed
+// before: the simplest map, one bool a page, finds the same.
+func TestPageMapFindsTheLowestRun(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(0, 300).Draw(t, "n")
+		m, plain := newPageMap(n), make([]bool, n)
+		type run struct{ at, k int }
+		var runs []run
+		lowest := func(k int) int {
+			for at := 0; at+k <= n; at++ {
+				if !slices.Contains(plain[at:at+k], true) {
+					return at
+				}
+			}
+			return -1
 		}
-		if n >= 1<<10 && size > int64(n)+int64(n)/4 {
-			t.Fatalf("%d bytes get %d", n, size)
+		set := func(r run, taken bool) {
+			m.set(r.at, r.k, taken)
+			for i := range r.k {
+				plain[r.at+i] = taken
+			}
 		}
-		last = size
-	}
-	for _, n := range []int{1 << 10, 1<<10 + 1, 1 << 16, 5 << 14, 1 << 30, 1<<31 - 1} {
-		class, size := classOf(n)
-		if again, same := classOf(int(size)); again != class || same != size {
-			t.Errorf("%d bytes: class %d, its size %d has class %d", n, class, size, again)
-		}
-	}
+		t.Repeat(map[string]func(*rapid.T){
+			"take": func(t *rapid.T) {
+				k := rapid.IntRange(1, 150).Draw(t, "k")
+				at := m.find(k)
+				if want := lowest(k); at != want {
+					t.Fatalf("%d pages at %d, lowest is %d", k, at, want)
+				}
+				if at >= 0 {
+					runs = append(runs, run{at, k})
+					set(run{at, k}, true)
+				}
+			},
+			"free": func(t *rapid.T) {
+				if len(runs) == 0 {
+					t.Skip()
+				}
+				i := rapid.IntRange(0, len(runs)-1).Draw(t, "i")
+				set(runs[i], false)
+				runs = slices.Delete(runs, i, i+1)
+			},
+			"": func(t *rapid.T) {
+				if want := 1 + slices.Index(reversed(plain), true); want > 0 && m.end() != n+1-want || want == 0 && m.end() != 0 {
+					t.Fatalf("ends at %d: %v", m.end(), plain)
+				}
+			},
+		})
+	})
+}
+
+func reversed(b []bool) []bool {
+	b = slices.Clone(b)
+	slices.Reverse(b)
+	return b
 }
 
 func TestFrameLength(t *testing.T) {
@@ -42,7 +80,7 @@ func TestFrameLength(t *testing.T) {
 	}
 }
 
-func TestBudgetHoldsInUseAndKeptTogether(t *testing.T) {
+func TestMemoryIsUsedAgainBeforeOtherIs(t *testing.T) {
 	p := NewPool(256 << 10)
 	get := func(n int) *Frame {
 		f := p.TryGet(n)
@@ -54,36 +92,49 @@ func TestBudgetHoldsInUseAndKeptTogether(t *testing.T) {
 	a, b := get(64<<10), get(128<<10)
 	first := &a.Bytes()[0]
 	a.Release()
-	if again := get(64 << 10); &again.Bytes()[0] != first {
-		t.Error("the kept buffer was not used again")
-	} else {
-		again.Release()
+	c := get(50 << 10) // of another size, in the same place
+	if &c.Bytes()[0] != first {
+		t.Error("free memory was not used again")
 	}
-	b.Release()
-	if p.Used() != 0 || p.Kept() != 192<<10 {
-		t.Errorf("%d used, %d kept", p.Used(), p.Kept())
-	}
-	c := get(80 << 10) // a class of its own; the one released first has to go
-	if p.Used() != 80<<10 || p.Kept() != 128<<10 {
-		t.Errorf("%d used, %d kept", p.Used(), p.Kept())
-	}
-	d := get(160 << 10)
-	if p.Used() != 240<<10 || p.Kept() != 0 {
-		t.Errorf("%d used, %d kept", p.Used(), p.Kept())
-	}
-	if p.TryGet(20<<10) != nil {
+	if p.TryGet(100<<10) != nil {
 		t.Error("beyond the budget")
 	}
-	e := p.Overdraw(100 << 10)
-	if p.Used() != 240<<10+112<<10 {
+	d := p.Overdraw(100 << 10)
+	if want := int64(128<<10 + 52<<10 + 100<<10); p.Used() != want {
+		t.Errorf("%d used, expected %d", p.Used(), want)
+	}
+	for _, f := range []*Frame{b, c, d} {
+		f.Release()
+	}
+	if p.Used() != 0 {
 		t.Errorf("%d used", p.Used())
 	}
-	e.Release()
-	if p.Kept() != 0 {
-		t.Errorf("kept %d beyond the budget", p.Kept())
+}
+
+func TestTrimGivesBackWhatNobodyNeeded(t *testing.T) {
+	p := NewPool(1 << 20)
+	fill := func(n int) *Frame {
+		f := p.Overdraw(n)
+		for i := range f.Bytes() {
+			f.Bytes()[i] = 1
+		}
+		return f
 	}
-	c.Release()
-	d.Release()
+	low, high := fill(64<<10), fill(128<<10)
+	high.Release()
+	p.Trim() // needed since the last time
+	if p.touched != 48 {
+		t.Fatalf("%d pages held, expected 48", p.touched)
+	}
+	p.Trim()
+	if p.touched != 16 {
+		t.Errorf("%d pages held, expected 16", p.touched)
+	}
+	if !bytes.Equal(low.Bytes(), bytes.Repeat([]byte{1}, 64<<10)) {
+		t.Error("a frame in use lost its content")
+	}
+	fill(128 << 10).Release() // can be used again
+	low.Release()
 }
 
 func TestFramesAreGivenInTheOrderAsked(t *testing.T) {
@@ -203,6 +254,7 @@ func TestPoolKeepsItsBooks(t *testing.T) {
 				drawn += int64(f.Cap())
 				out = append(out, f)
 			},
+			"trim": func(*rapid.T) { p.Trim() },
 			"release": func(t *rapid.T) {
 				if len(out) == 0 {
 					t.Skip()
@@ -218,13 +270,13 @@ func TestPoolKeepsItsBooks(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				var used int64
-				seen := map[*byte]bool{}
-				for _, f := range out {
+				for i, f := range out {
 					used += int64(f.Cap())
-					if seen[&f.buf[0]] {
-						t.Fatal("two frames, one buffer")
+					for _, g := range out[:i] {
+						if f.page >= 0 && g.page >= 0 && f.page < g.page+g.Cap()/pageBytes && g.page < f.page+f.Cap()/pageBytes {
+							t.Fatalf("two frames, one buffer: pages %d and %d", f.page, g.page)
+						}
 					}
-					seen[&f.buf[0]] = true
 				}
 				if used != p.Used() {
 					t.Fatalf("%d used, %d counted", used, p.Used())
@@ -232,17 +284,8 @@ func TestPoolKeepsItsBooks(t *testing.T) {
 				if used-drawn > p.Limit() && len(out)-len(overdrawn) > 1 {
 					t.Fatalf("%d used beyond what was overdrawn, limit %d", used-drawn, p.Limit())
 				}
-				if p.Kept() > 0 && p.Used()+p.Kept() > p.Limit() {
-					t.Fatalf("%d used and %d kept, limit %d", p.Used(), p.Kept(), p.Limit())
-				}
-				var kept int64
-				for i := range p.free {
-					for f := p.free[i].newest; f != nil; f = f.older {
-						kept += int64(len(f.buf))
-					}
-				}
-				if kept != p.Kept() {
-					t.Fatalf("%d kept, %d counted", kept, p.Kept())
+				if p.high < p.pages.end() || p.touched < p.high {
+					t.Fatalf("taken up to page %d, needed up to %d, held up to %d", p.pages.end(), p.high, p.touched)
 				}
 			},
 		})

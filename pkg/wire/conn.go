@@ -193,6 +193,9 @@ func newConn(cfg Config, nc net.Conn) *Conn {
 	c.src = &source{c: c}
 	c.rd = bufio.NewReaderSize(c.src, 4<<10)
 	c.out.vectored = c.tcp != nil && net.Conn(c.tcp) == nc
+	if c.out.vectored {
+		c.src.low.open(c.tcp)
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -216,6 +219,15 @@ func (c *Conn) Broker() int32 { return c.cfg.Broker }
 
 // Addr is the address of the broker as configured.
 func (c *Conn) Addr() string { return c.cfg.Addr }
+
+// RoundTrip is the shortest time the network has taken to the broker and back,
+// 0 if that is not known.
+func (c *Conn) RoundTrip() time.Duration {
+	if c.tcp == nil {
+		return 0
+	}
+	return roundTrip(c.tcp)
+}
 
 // MaxVersion is the newest version of the API the broker takes, and whether it
 // takes it at all.

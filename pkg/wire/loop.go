@@ -217,23 +217,51 @@ func (c *Conn) read() {
 // starts anew whenever something arrived.
 type source struct {
 	c    *Conn
-	body bool
+	left int // bytes of the body not yet read, 0 outside of one
+	low  lowWater
 }
 
 func (s *source) Read(p []byte) (int, error) {
-	if s.body {
+	if s.left > 0 {
+		s.await()
 		s.c.nc.SetReadDeadline(time.Now().Add(s.c.cfg.Timeout))
 	}
 	n, err := s.c.nc.Read(p)
+	if n == 0 && s.low.is > 1 && errors.Is(err, os.ErrDeadlineExceeded) {
+		// Less than was waited for may have arrived all the same.
+		if s.low.set(1) == nil {
+			s.c.nc.SetReadDeadline(time.Now().Add(s.c.cfg.Timeout))
+			n, err = s.c.nc.Read(p)
+		}
+	}
+	s.left = max(0, s.left-n)
+	if s.left == 0 && s.low.is > 1 {
+		if lowErr := s.low.set(1); err == nil {
+			err = lowErr // the next answer may be shorter than what is waited for
+		}
+	}
 	if n > 0 && s.c.cfg.OnBytes != nil {
 		s.c.cfg.OnBytes(n, 0)
 	}
 	return n, err
 }
 
+// lowWaterBytes is how much of a large answer has to be there before its reader
+// is woken: each waking and each read costs the same, however little it brings.
+const lowWaterBytes = 512 << 10
+
+// await tells the kernel how much to wait for, of the body that is left.
+func (s *source) await() {
+	want := min(s.left, lowWaterBytes)
+	if s.left < lowWaterBytes/4 && s.low.is <= 1 || want == s.low.is {
+		return
+	}
+	_ = s.low.set(want) // where that fails, the read wakes for less
+}
+
 // readAnswer reads one answer and gives it out.
 func (c *Conn) readAnswer() error {
-	c.src.body = false
+	c.src.left = 0
 	c.mu.Lock()
 	c.armLocked()
 	c.mu.Unlock()
@@ -257,8 +285,9 @@ func (c *Conn) readAnswer() error {
 	if _, err := c.rd.Discard(8); err != nil {
 		return c.readError(err)
 	}
-	c.src.body = true
-	switch n := int(size) - 4; {
+	n := int(size) - 4
+	c.src.left = max(0, n-c.rd.Buffered())
+	switch {
 	case k.produce != nil:
 		return c.readProduce(&k, n)
 	case k.fetch != nil:

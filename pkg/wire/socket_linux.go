@@ -2,6 +2,8 @@ package wire
 
 import (
 	"net"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,4 +24,48 @@ func setUserTimeout(tcp *net.TCPConn) error {
 		return err
 	}
 	return setErr
+}
+
+// lowWater sets SO_RCVLOWAT of a connection: how many bytes have to be there
+// before its reader is woken (tcp(7), socket(7)). The kernel takes care that the
+// receive buffer can hold twice that.
+type lowWater struct {
+	is  int // as last set; 0 or 1: any
+	raw syscall.RawConn
+	do  func(fd uintptr) // made once, it is called often
+	err error
+}
+
+func (w *lowWater) open(tcp *net.TCPConn) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return // the connection is closed, and reading it says so
+	}
+	w.raw = raw
+	w.do = func(fd uintptr) { w.err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, w.is) }
+}
+
+func (w *lowWater) set(n int) error {
+	if w.raw == nil {
+		return nil
+	}
+	w.is = n
+	if err := w.raw.Control(w.do); err != nil {
+		return err
+	}
+	return w.err
+}
+
+// roundTrip is the shortest round trip the kernel has seen on the connection
+// (tcp(7), TCP_INFO), 0 if it tells none.
+func roundTrip(tcp *net.TCPConn) time.Duration {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var info *unix.TCPInfo
+	if raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }) != nil || err != nil {
+		return 0
+	}
+	return time.Duration(info.Min_rtt) * time.Microsecond
 }

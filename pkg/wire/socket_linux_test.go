@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,5 +90,47 @@ func TestEndedConnectionTakesBackWhatWasNotDelivered(t *testing.T) {
 	close(ended)
 	if n := <-received; n >= size {
 		t.Errorf("broker received %d bytes after the end", n)
+	}
+}
+
+// A reader that waits for much at once must not take a slow broker for a silent
+// one, nor wait for more than the rest of an answer, nor for more than the next.
+func TestLargeAnswersOfSlowBrokersAreRead(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	answered := 0
+	c := connectTo(t, Config{Timeout: timeout, Pool: NewPool(8 << 20), Dial: tcpPeer(t, func(w io.Writer, corr int32, req kmsg.Request) error {
+		resp := req.ResponseKind().(*kmsg.FetchResponse)
+		resp.SessionID = 1
+		p := kmsg.NewFetchResponseTopicPartition()
+		p.RecordBatches = make([]byte, []int{700 << 10, 100, 600 << 10, 5}[answered])
+		resp.Topics = []kmsg.FetchResponseTopic{{TopicID: [16]byte{1}, Partitions: []kmsg.FetchResponseTopicPartition{p}}}
+		slow := answered == 0
+		answered++
+		b := appendPeerAnswer(nil, corr, resp)
+		for len(b) > 0 {
+			n := len(b)
+			if slow {
+				n = min(n, 64<<10)
+			}
+			if _, err := w.Write(b[:n]); err != nil {
+				return err
+			}
+			if b = b[n:]; slow {
+				time.Sleep(timeout / 2) // that is how slow it is: in all well beyond the timeout
+			}
+		}
+		return nil
+	})})
+	s := NewFetchSession()
+	s.Set("orders", [16]byte{1}, 0, FetchPosition{LeaderEpoch: -1, LastEpoch: -1, MaxBytes: 1 << 20})
+	for _, want := range []int{700 << 10, 100, 600 << 10, 5} {
+		resp, err := c.Fetch(t.Context(), s, FetchOptions{MinBytes: 1, MaxBytes: 1 << 20})
+		if err != nil {
+			t.Fatalf("answer of %d bytes: %v", want, err)
+		}
+		if got := len(resp.Partitions[0].Records); got != want {
+			t.Errorf("%d bytes, expected %d", got, want)
+		}
+		resp.Frame.Release()
 	}
 }

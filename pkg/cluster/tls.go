@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"replicator/pkg/wire"
 )
 
 // tlsFiles keeps the certificates of one cluster as they lie on disk. Each
@@ -151,7 +153,7 @@ func (f *tlsFiles) client(ctx context.Context, conn net.Conn, host string) (net.
 		name = strings.TrimSuffix(host, ".")
 		name, _, _ = strings.Cut(name, "%") // a zone is ours, no certificate has it
 	}
-	cfg := &tls.Config{ServerName: name, RootCAs: pool, MinVersion: tls.VersionTLS12}
+	cfg := &tls.Config{ServerName: name, RootCAs: pool, MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true}
 	if f.cfg.MinVersion == "1.3" {
 		cfg.MinVersion = tls.VersionTLS13
 	}
@@ -162,7 +164,7 @@ func (f *tlsFiles) client(ctx context.Context, conn net.Conn, host string) (net.
 		}
 		return cert, nil
 	}
-	secure := tls.Client(conn, cfg)
+	secure := tls.Client(wire.NewGather(conn), cfg)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, &TLSError{Name: name, OwnCertificate: offered, Err: err}

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -12,9 +13,33 @@ import (
 const (
 	fetchMaxWait      = 500 * time.Millisecond
 	fetchMaxWaitShort = 10 * time.Millisecond // while lanes are paused: they want to come back soon
-	maxFetchBytes     = 8 << 20
-	maxPartitionBytes = 2 << 20
+	// nearFetchBytes is the size of an answer where a round trip takes no time.
+	// Small answers stay in the processor's caches from the socket they come from
+	// to the one they go to; smaller ones would make more requests of the same bytes.
+	nearFetchBytes = 1 << 20
+	// fetchRate is how many bytes per second a session is to reach at least, one
+	// answer a round trip: the farther a broker, the larger its answers.
+	fetchRate = 200 << 20
+	// fetchBatches is how many batches to ask for of a lane that shares the answer
+	// with others. A broker cuts a lane's part wherever the limit falls, so half a
+	// batch is sent in vain; and the fewer lanes share an answer, the fewer can be
+	// sent on in one request.
+	fetchBatches      = 8
+	minPartitionBytes = 64 << 10
 )
+
+// fetchSize is how many bytes to ask a broker for at once that is a round trip
+// away.
+func fetchSize(roundTrip time.Duration, budget int64) int32 {
+	want := nearFetchBytes + fetchRate*roundTrip.Seconds()
+	return int32(min(want, float64(max(64<<10, budget/4)), math.MaxInt32))
+}
+
+// partitionSize is how many bytes of an answer to ask for one lane, whose batches
+// are about so large, when lanes are fetched.
+func partitionSize(all int32, lanes, batch int) int32 {
+	return min(all, max(all/int32(max(1, lanes)), int32(min(int64(batch)*fetchBatches, int64(all))), minPartitionBytes))
+}
 
 // fetcher reads from one source broker the lanes it leads. Its goroutine owns the
 // connection, the fetch session and where each lane's fetch stands; the loop
@@ -24,6 +49,9 @@ type fetcher struct {
 	link   *Link
 	broker int32
 	lanes  map[*lane]struct{} // the loop's: which lanes it has
+
+	fetchBytes int32 // asked for at once, see fetchSize
+	fetched    int   // lanes of the table
 
 	mu       sync.Mutex
 	commands []fetchCommand
@@ -58,11 +86,13 @@ type fetchCommand struct {
 type fetching struct {
 	fetchCommand
 	paused bool
+	batch  int // bytes of a batch, about; 0 unknown
 }
 
 // fetched is what one answer brought, routed.
 type fetched struct {
 	fetcher *fetcher
+	asked   int32 // how many bytes the answer was to have
 	lanes   []fetchedLane
 	items   []item
 }
@@ -98,6 +128,7 @@ type scanned struct {
 // scannedAnswer is an answer whose frame is held until it has been routed.
 type scannedAnswer struct {
 	frame   *wire.Frame
+	asked   int32 // bytes
 	parts   []scanned
 	aborted []wire.AbortedTxn // of all parts
 }
@@ -184,7 +215,7 @@ func (f *fetcher) apply(table map[partitionKey]*fetching, s *wire.FetchSession) 
 		case fetchAdd:
 			fl := &fetching{fetchCommand: c}
 			table[key] = fl
-			fl.include(s)
+			f.include(fl, s)
 			continue
 		case fetchRemove:
 			if old != nil && old.lane == c.lane && old.generation <= c.generation {
@@ -202,16 +233,16 @@ func (f *fetcher) apply(table map[partitionKey]*fetching, s *wire.FetchSession) 
 			old.leaveOut(s)
 		case fetchResume:
 			old.paused = false
-			old.include(s)
+			f.include(old, s)
 		case fetchTune:
 			old.maxBytes = c.maxBytes
 		}
 	}
 }
 
-func (fl *fetching) include(s *wire.FetchSession) {
+func (f *fetcher) include(fl *fetching, s *wire.FetchSession) {
 	if s != nil && !fl.paused {
-		fl.position.MaxBytes = maxPartitionBytes
+		fl.position.MaxBytes = partitionSize(f.fetchBytes, f.fetched, fl.batch)
 		s.Set(fl.topic, fl.topicID, fl.partition, fl.position)
 	}
 }
@@ -237,12 +268,14 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 		<-routed
 	}()
 	session := wire.NewFetchSession()
+	f.fetchBytes, f.fetched = fetchSize(conn.RoundTrip(), f.link.pool.Limit()), len(table)
 	for _, fl := range table {
-		fl.include(session)
+		f.include(fl, session)
 	}
 	var spare [3]scannedAnswer // one being scanned, one waiting, one being routed
 	for turn := 0; ; turn++ {
 		f.apply(table, session)
+		f.fetched = len(table)
 		if session.Len() == 0 {
 			select { // nothing to fetch: commands only
 			case <-f.wake:
@@ -253,7 +286,7 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 				return worked, conn.Err()
 			}
 		}
-		o := wire.FetchOptions{MaxWait: fetchMaxWait, MinBytes: 1, MaxBytes: f.link.fetchBytes(), ReadCommitted: !f.link.opts.ReadUncommitted, Rack: f.link.opts.Rack}
+		o := wire.FetchOptions{MaxWait: fetchMaxWait, MinBytes: 1, MaxBytes: f.fetchBytes, ReadCommitted: !f.link.opts.ReadUncommitted, Rack: f.link.opts.Rack}
 		if session.Len() < len(table) {
 			o.MaxWait = fetchMaxWaitShort
 		}
@@ -276,7 +309,7 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 // scan reads only the headers of the answer's batches, so that the next request
 // can go out before their contents are looked at.
 func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[partitionKey]*fetching, session *wire.FetchSession) {
-	a.frame, a.parts, a.aborted = resp.Frame, a.parts[:0], a.aborted[:0]
+	a.frame, a.asked, a.parts, a.aborted = resp.Frame, f.fetchBytes, a.parts[:0], a.aborted[:0]
 	for i := range resp.Partitions {
 		p := &resp.Partitions[i]
 		key := partitionKey{p.Topic, p.Partition}
@@ -288,11 +321,12 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 		from := len(a.aborted)
 		a.aborted = append(a.aborted, p.Aborted...)
 		sc.part.Aborted = a.aborted[from:]
-		next, epoch, bad := lastOffsets(p.Records)
+		next, epoch, batch, bad := lastOffsets(p.Records)
 		sc.read = next
 		bad = bad || p.ErrorCode != 0 || p.Diverging || p.PreferredReplica >= 0 && len(p.Records) == 0 && p.PreferredReplica != f.broker
 		if next > fl.position.Offset {
 			fl.position.Offset, fl.position.LastEpoch = next, epoch
+			fl.batch = batch
 			fl.from = max(fl.from, next)
 			sc.epoch = epoch
 			if fl.check != nil && next > fl.check.source {
@@ -303,33 +337,41 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 			delete(table, key)
 			fl.leaveOut(session)
 		} else if next >= 0 {
-			fl.include(session)
+			f.include(fl, session)
+		} else if batch > fl.batch { // more has to be asked for
+			fl.batch = batch
+			f.include(fl, session)
 		}
 		a.parts = append(a.parts, sc)
 	}
 }
 
 // lastOffsets returns the next source offset behind the last whole entry and its
-// leader epoch; bad says that an entry is damaged.
-func lastOffsets(records []byte) (next int64, epoch int32, bad bool) {
+// leader epoch, and how many bytes an entry has, about; bad says that one is damaged.
+func lastOffsets(records []byte) (next int64, epoch int32, batch int, bad bool) {
 	next, epoch = -1, -1
+	entries, size := 0, 0
 	for len(records) > 0 {
 		entry, rest, err := wire.Split(records)
 		if err != nil {
-			return next, epoch, !errors.Is(err, wire.ErrPartial)
+			if entries == 0 { // all that came is the beginning of one
+				entries, size = 1, wire.EntrySize(records)
+			}
+			return next, epoch, size / entries, !errors.Is(err, wire.ErrPartial)
 		}
+		entries, size = entries+1, size+len(entry)
 		epoch = -1
 		switch wire.Magic(entry) {
 		case 0, 1:
 		case 2:
 			epoch = wire.Batch(entry).LeaderEpoch()
 		default:
-			return next, epoch, true
+			return next, epoch, size / entries, true
 		}
 		next = wire.NextOffset(entry)
 		records = rest
 	}
-	return next, epoch, false
+	return next, epoch, size / max(1, entries), false
 }
 
 // route checks and routes the batches of each answer and gives them to the loop.
@@ -337,7 +379,7 @@ func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
 	r := newRouter(f.link.pool, f.link.routing())
 	for a := range answers {
 		out := f.link.spareFetched()
-		out.fetcher = f
+		out.fetcher, out.asked = f, a.asked
 		for i := range a.parts {
 			sc := &a.parts[i]
 			p := &sc.part

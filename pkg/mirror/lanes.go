@@ -405,6 +405,7 @@ func (l *Link) forgetFetch(ln *lane) {
 func (l *Link) onFetched(f *fetched) {
 	var entries []offsets.Entry
 	var mapped []mappedLane
+	l.largest = max(l.largest, int(f.asked))
 	for i := range f.lanes {
 		fl := &f.lanes[i]
 		ln := fl.lane
@@ -548,8 +549,11 @@ func (l *Link) resume(a *appender) {
 }
 
 func (l *Link) laneShare() int { return int(max(256<<10, l.pool.Limit()/8)) }
+
+// appenderShare is how much may wait for one target broker: what its connection
+// can have under way and an answer beside it, and less where there are many.
 func (l *Link) appenderShare() int {
-	return int(l.pool.Limit() / 2 / int64(max(1, len(l.appenders))))
+	return min(max(maxRequests*maxRequestBytes+nearFetchBytes, 2*l.largest), int(l.pool.Limit()/2/int64(max(1, len(l.appenders)))))
 }
 
 func (l *Link) noteEnds(ln *lane, end, stable, start int64) {

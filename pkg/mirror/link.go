@@ -73,6 +73,7 @@ type Link struct {
 	openings    int64
 	latency     stats.Histogram
 	inFlight    int64
+	largest     int // bytes of the largest answer asked for so far
 	journalled  time.Time
 	warnings    []string
 	fatal       error
@@ -470,8 +471,6 @@ func (l *Link) fail(class string, err error) {
 func (l *Link) routing() routing {
 	return routing{readCommitted: !l.opts.ReadUncommitted, smallBytes: l.opts.SmallBatchBytes, packBytes: l.opts.BatchBytes, maxDecoded: l.opts.MaxDecodedBytes, codec: l.opts.Codec}
 }
-
-func (l *Link) fetchBytes() int32 { return int32(min(maxFetchBytes, max(64<<10, l.pool.Limit()/4))) }
 
 func (l *Link) spareFetched() *fetched {
 	l.freeMu.Lock()

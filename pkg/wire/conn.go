@@ -152,6 +152,12 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	nc, err := cfg.Dial(dialCtx, cfg.Addr)
+	if tls, ok := nc.(interface{ HandshakeContext(context.Context) error }); ok && err == nil {
+		// Not with the first request: a Gather below would hold it.
+		if err = tls.HandshakeContext(dialCtx); err != nil {
+			nc.Close()
+		}
+	}
 	cancel()
 	if err != nil {
 		return nil, &ConnError{"dial", cfg.Broker, cfg.Addr, err}
@@ -183,7 +189,7 @@ func newConn(cfg Config, nc net.Conn) *Conn {
 	c := &Conn{
 		cfg:        cfg,
 		nc:         nc,
-		tcp:        tcpBelow(nc),
+		tcp:        below[*net.TCPConn](nc),
 		wake:       make(chan struct{}, 1),
 		wrote:      make(chan struct{}, 1),
 		writer:     make(chan struct{}),
@@ -192,6 +198,7 @@ func newConn(cfg Config, nc net.Conn) *Conn {
 	}
 	c.src = &source{c: c}
 	c.rd = bufio.NewReaderSize(c.src, 4<<10)
+	c.out.gather = below[*Gather](nc)
 	c.out.vectored = c.tcp != nil && net.Conn(c.tcp) == nc
 	if c.out.vectored {
 		c.src.low.open(c.tcp)
@@ -200,17 +207,17 @@ func newConn(cfg Config, nc net.Conn) *Conn {
 	return c
 }
 
-// tcpBelow finds the TCP connection below TLS and the like.
-func tcpBelow(nc net.Conn) *net.TCPConn {
+// below finds a connection of type T at or below nc: under TLS and the like.
+func below[T net.Conn](nc net.Conn) (found T) {
 	for {
-		switch n := nc.(type) {
-		case *net.TCPConn:
-			return n
-		case interface{ NetConn() net.Conn }:
-			nc = n.NetConn()
-		default:
-			return nil
+		if found, ok := nc.(T); ok {
+			return found
 		}
+		n, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return found
+		}
+		nc = n.NetConn()
 	}
 }
 

@@ -709,3 +709,58 @@ func TestAnswerBeforeTheRequestIsWritten(t *testing.T) {
 	}
 	clear(records) // the race detector objects if the writer has not finished
 }
+
+// countedConn counts system calls, as far as a connection can.
+type countedConn struct {
+	net.Conn
+	reads, writes atomic.Int32
+}
+
+func (c *countedConn) Read(p []byte) (int, error)  { c.reads.Add(1); return c.Conn.Read(p) }
+func (c *countedConn) Write(p []byte) (int, error) { c.writes.Add(1); return c.Conn.Write(p) }
+
+// TLS makes records of 16 KiB: a request of 1 MiB is not to be 64 writes.
+func TestRecordsOfARequestAreGathered(t *testing.T) {
+	server, client := selfSigned(t)
+	client.ServerName = "127.0.0.1"
+	var counted *countedConn
+	got := make(chan int, 2)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		servePeer(tls.Server(nc, server), peerVersions, func(w io.Writer, corr int32, req kmsg.Request) error {
+			p := req.(*kmsg.ProduceRequest)
+			got <- len(p.Topics[0].Partitions[0].Records)
+			return writePeerAnswer(w, corr, answerAll(p))
+		})
+	}()
+	c := connectTo(t, Config{Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+		nc, err := dialTCP(ctx, l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		counted = &countedConn{Conn: nc}
+		return tls.Client(NewGather(counted), client), nil
+	}})
+	before := counted.writes.Load()
+	batch := make([]byte, 1<<20)
+	copy(batch, peerBatch(1, 0, 0, "x"))
+	for range 2 { // the second has buffers already
+		if err := produced(c, &ProduceRequest{Parts: []ProducePart{{Topic: "orders", Records: batch}}}); err != nil {
+			t.Fatal(err)
+		}
+		if n := <-got; n != len(batch) {
+			t.Fatalf("%d bytes arrived of %d", n, len(batch))
+		}
+	}
+	if n := counted.writes.Load() - before; n > 24 {
+		t.Errorf("%d writes for two requests of 1 MiB", n)
+	}
+}

@@ -7,7 +7,8 @@ import (
 // outbox holds one request while it is written: bytes of its own, with slices
 // of others put in between. All its memory is reused.
 type outbox struct {
-	vectored bool // the connection takes many slices in one call
+	vectored bool    // the connection takes many slices in one call
+	gather   *Gather // below TLS, nil if there is none
 	head     []byte
 	inserts  []insert
 	size     int // of the whole request
@@ -71,7 +72,15 @@ func (o *outbox) writeTo(nc net.Conn) (int, error) {
 		n, err := o.pending.WriteTo(nc)
 		return int(n), err
 	}
-	return o.writeFlat(nc)
+	if o.gather == nil {
+		return o.writeFlat(nc)
+	}
+	o.gather.Hold()
+	n, err := o.writeFlat(nc)
+	if flushErr := o.gather.Flush(); err == nil {
+		err = flushErr
+	}
+	return n, err
 }
 
 // writeFlat writes the vector with few calls: small slices are gathered.

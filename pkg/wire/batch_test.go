@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
 	"testing"
@@ -235,41 +234,4 @@ func TestControlTypeReadsMarkers(t *testing.T) {
 	if _, err := Batch(data).ControlType(); !errors.As(err, &c) {
 		t.Errorf("data: %v", err)
 	}
-}
-
-func BenchmarkStamp(b *testing.B) {
-	for _, size := range []int{100, 1 << 10, 64 << 10, 1 << 20, 16 << 20} {
-		batch := Batch(sign(make([]byte, size)))
-		b.Run(byteSize(size), func(b *testing.B) {
-			b.ReportAllocs()
-			for i := range b.N {
-				batch.Stamp(4000, 1, int32(i))
-			}
-		})
-	}
-}
-
-func BenchmarkVerify(b *testing.B) {
-	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
-		batch := Batch(makeBatch(b, srcBatch{lastDelta: -1}, plainRecords(0, 1, size)))
-		b.Run(byteSize(size), func(b *testing.B) {
-			b.SetBytes(int64(len(batch)))
-			b.ReportAllocs()
-			for range b.N {
-				if err := batch.Verify(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-func byteSize(n int) string {
-	switch {
-	case n >= 1<<20:
-		return fmt.Sprintf("%dMiB", n>>20)
-	case n >= 1<<10:
-		return fmt.Sprintf("%dKiB", n>>10)
-	}
-	return fmt.Sprintf("%dB", n)
 }

@@ -1,9 +1,10 @@
 package wire
 
 import (
-	"fmt"
 	"runtime/debug"
 	"testing"
+
+	"replicator/internal/recorded"
 )
 
 // smallBatches are batches of ten records of 100 bytes, the worst there is to
@@ -17,35 +18,39 @@ func smallBatches(tb testing.TB, codec Codec) (entries [][]byte, bytes int) {
 	return entries, bytes
 }
 
+// Logs are repacked as they are read: merged where batches are small, without
+// holes, in the codec of the source or another. A batch is one of the source's.
 func BenchmarkPack(b *testing.B) {
-	for _, codec := range allCodecs {
-		small, smallBytes := smallBatches(b, codec)
-		var large [][]byte
-		largeBytes := 0
-		for i := range 16 {
-			base := int64(i * 64)
-			large = append(large, makeBatch(b, srcBatch{codec: codec, base: base, lastDelta: -1}, plainRecords(base, 64, 1000)))
-			largeBytes += 64 * 1000
-		}
-		for _, c := range []struct {
-			name    string
-			entries [][]byte
-			bytes   int
-		}{{"10x100B", small, smallBytes}, {"64x1000B", large, largeBytes}} {
-			b.Run(fmt.Sprintf("%s/%s", codec, c.name), func(b *testing.B) {
-				p := NewPacker(PackConfig{Pool: NewPool(64 << 20)})
-				var out []Packed
-				b.SetBytes(int64(c.bytes))
-				b.ReportAllocs()
-				batches := 0
-				for b.Loop() {
-					out = repackOnce(b, p, c.entries, out[:0])
-					batches += len(out)
+	pack := func(name string, l recorded.Log, cfg PackConfig) {
+		b.Run(name, func(b *testing.B) {
+			cfg.Pool = NewPool(64 << 20)
+			p := NewPacker(cfg)
+			var entries [][]byte
+			for _, e := range l.Batches() {
+				if !Batch(e).IsControl() {
+					entries = append(entries, e)
 				}
-				b.ReportMetric(float64(batches)/float64(b.N), "batches/op")
-			})
+			}
+			out := repackOnce(b, p, entries, nil)
+			m := recorded.Start(b, len(l.Records))
+			for b.Loop() {
+				out = repackOnce(b, p, entries, out[:0])
+			}
+			m.Report(b.N * len(entries))
+		})
+	}
+	for _, codec := range recorded.Codecs {
+		for _, shape := range []string{recorded.Small, recorded.Large} {
+			l := recorded.Get(b, recorded.Named(shape, codec))
+			pack(codec+"/"+shape, l.Until(256<<10), PackConfig{})
 		}
 	}
+	zstd, none := Zstd, None
+	lz4 := recorded.Get(b, recorded.Named(recorded.Large, "lz4"))
+	pack("lz4-to-zstd/large", lz4, PackConfig{Codec: &zstd})
+	pack("lz4-to-none/large", lz4, PackConfig{Codec: &none})
+	pack("lz4/transactions", recorded.Get(b, recorded.Transactions), PackConfig{})
+	pack("lz4/compacted", recorded.Get(b, recorded.Compacted), PackConfig{})
 }
 
 func repackOnce(tb testing.TB, p *Packer, entries [][]byte, out []Packed) []Packed {

@@ -1,0 +1,187 @@
+//go:build unix
+
+package mirror
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"replicator/internal/recorded"
+)
+
+// The clusters of a benchmark of a whole link run in a process of their own, so
+// that its time and allocations are not the link's: this test's binary, started
+// again with a peerSpec in the environment. It writes its peerAddrs in a line,
+// then for every line it reads the CPU time it has used so far, in nanoseconds,
+// and ends when there is no more to read.
+const peerVariable = "REPLICATOR_TEST_PEER"
+
+const benchTopic = "bench"
+
+type peerSpec struct {
+	Batch      []byte // the source serves this one, from any offset
+	Partitions int32
+}
+
+type peerAddrs struct{ Source, Target []string }
+
+func TestMain(m *testing.M) {
+	spec := os.Getenv(peerVariable)
+	if spec == "" {
+		os.Exit(m.Run())
+	}
+	if err := runPeer(spec); err != nil {
+		fmt.Fprintln(os.Stderr, "peer:", err)
+		os.Exit(1)
+	}
+}
+
+func runPeer(text string) error {
+	var spec peerSpec
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		return err
+	}
+	source, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ClusterID("east-id"), kfake.SeedTopics(spec.Partitions, benchTopic),
+		kfake.SyntheticFetch(kfake.SyntheticBatch{Batch: spec.Batch}))
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ClusterID("west-id"), kfake.SeedTopics(spec.Partitions, benchTopic))
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	takeAndForget(target, spec.Partitions)
+	if err := json.NewEncoder(os.Stdout).Encode(peerAddrs{source.ListenAddrs(), target.ListenAddrs()}); err != nil {
+		return err
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if _, err := fmt.Println(cpuTime().Nanoseconds()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeAndForget answers produce requests for the benchmark's topic as a broker
+// would, but keeps no record: kfake would keep all of them in memory. A lane's
+// control record and the journal go to kfake itself. Offsets begin behind the
+// control record of the one opening; checksums and sequence numbers must be right.
+func takeAndForget(c *kfake.Cluster, partitions int32) {
+	id := c.TopicInfo(benchTopic).TopicID
+	records := make([]int64, partitions) // appended so far
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
+	c.ControlKey(kmsg.Produce.Int16(), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		req := kreq.(*kmsg.ProduceRequest)
+		if len(req.Topics) != 1 || req.Topics[0].Topic != benchTopic && req.Topics[0].TopicID != id {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ProduceResponse)
+		topic := kmsg.ProduceResponseTopic{Topic: req.Topics[0].Topic, TopicID: req.Topics[0].TopicID}
+		for _, p := range req.Topics[0].Partitions {
+			answer := kmsg.NewProduceResponseTopicPartition()
+			answer.Partition = p.Partition
+			b := p.Records
+			switch {
+			case crc32.Checksum(b[21:], castagnoli) != binary.BigEndian.Uint32(b[17:]):
+				answer.ErrorCode = kerr.CorruptMessage.Code
+			case int64(binary.BigEndian.Uint32(b[53:])) != records[p.Partition]:
+				answer.ErrorCode = kerr.OutOfOrderSequenceNumber.Code
+			default:
+				answer.BaseOffset = 1 + records[p.Partition]
+				records[p.Partition] += int64(binary.BigEndian.Uint32(b[57:]))
+			}
+			topic.Partitions = append(topic.Partitions, answer)
+		}
+		resp.Topics = append(resp.Topics, topic)
+		return resp, nil, true
+	})
+}
+
+// peer is the running process.
+type peer struct {
+	peerAddrs
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startPeer starts clusters whose source has the first batch of a recording over
+// and over, written a moment ago. They end with the test.
+func startPeer(tb testing.TB, log string, partitions int32) *peer {
+	tb.Helper()
+	l := recorded.Get(tb, log)
+	spec, err := json.Marshal(peerSpec{Batch: recorded.Fresh(l.Batches()[0], time.Now()), Partitions: partitions})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cmd := exec.CommandContext(tb.Context(), self)
+	cmd.Env = append(os.Environ(), peerVariable+"="+string(spec))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	p := &peer{in: in, out: bufio.NewReader(out)}
+	tb.Cleanup(func() {
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) { // killed with the test's context
+			tb.Errorf("peer: %v", err)
+		}
+	})
+	line, err := p.out.ReadBytes('\n')
+	if err != nil {
+		tb.Fatalf("read the peer's addresses: %v", err)
+	}
+	if err := json.Unmarshal(line, &p.peerAddrs); err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+// cpu is the CPU time the peer has used.
+func (p *peer) cpu(tb testing.TB) (used time.Duration) {
+	tb.Helper()
+	if _, err := fmt.Fprintln(p.in); err != nil {
+		tb.Fatalf("ask the peer: %v", err)
+	}
+	if _, err := fmt.Fscanln(p.out, &used); err != nil {
+		tb.Fatalf("ask the peer: %v", err)
+	}
+	return used
+}
+
+// cpuTime is the CPU time of this process, user's and kernel's.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // it never fails on oneself
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

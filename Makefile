@@ -9,6 +9,11 @@ FUZZTIME ?= 10s
 # Tests on real Kafka: how long they may take, and flags of their own.
 E2E_TIMEOUT ?= 20m
 E2E_FLAGS   ?=
+# Microbenchmarks: where results lie, how often each runs, which ones (a pattern).
+BENCH       := $(CURDIR)/build/bench
+BENCH_COUNT ?= 6
+BENCH_ONLY  ?= .
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Packages that are about real Kafka run alone, one after the other: brokers of
 # two packages at once would fight for the processors.
@@ -17,7 +22,7 @@ REAL_KAFKA = $(filter %/internal/kafkatest %/e2e,$(PACKAGES)) $(foreach p,$(PACK
 UNIT       = $(filter-out $(REAL_KAFKA),$(PACKAGES))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair clean
+.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair bench-micro bench-base benchstat clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +71,20 @@ demo: ## two embedded regions, replication, a proof; Go only, under a minute
 
 kafka-pair: ## two real clusters to try by hand, until Ctrl-C; writes pair.yaml
 	$(GO) run ./cmd/kafka-pair
+
+bench-micro: ## microbenchmarks of the hot path, Go only, four minutes
+	@mkdir -p $(BENCH) && rm -f $(BENCH)/running.txt
+	@for run in '100ms ./pkg/wire' '100ms ./pkg/mirror -skip Link' '1s ./pkg/mirror -skip Route'; do \
+		$(GO) test -run '^$$' -bench '$(BENCH_ONLY)' -count $(BENCH_COUNT) -benchtime $$run >>$(BENCH)/running.txt || { cat $(BENCH)/running.txt; exit 1; }; \
+	done
+	@mv $(BENCH)/running.txt $(BENCH)/new.txt && cat $(BENCH)/new.txt
+
+bench-base: ## keep the results of bench-micro as what benchstat compares with
+	cp $(BENCH)/new.txt $(BENCH)/base.txt
+
+benchstat: ## compare the results of bench-micro with the kept ones
+	@test -f $(BENCH)/base.txt || { echo 'nothing to compare with: make bench-micro bench-base, then change something and make bench-micro again'; exit 1; }
+	@cd $(BENCH) && $(GO) run $(BENCHSTAT) base.txt new.txt
 
 clean: ## remove what make built (the cache of Kafka stays)
 	rm -rf $(BIN) $(CURDIR)/build pair.yaml

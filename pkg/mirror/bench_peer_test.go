@@ -4,15 +4,14 @@ package mirror
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,9 +24,9 @@ import (
 
 // The clusters of a benchmark of a whole link run in a process of their own, so
 // that its time and allocations are not the link's: this test's binary, started
-// again with a peerSpec in the environment. It writes its peerAddrs in a line,
-// then for every line it reads the CPU time it has used so far, in nanoseconds,
-// and ends when there is no more to read.
+// again with peerVariable in the environment. It reads a peerSpec, writes its
+// peerAddrs in a line, then for every line it reads the CPU time it has used so
+// far, in nanoseconds, and ends when there is no more to read.
 const peerVariable = "REPLICATOR_TEST_PEER"
 
 const benchTopic = "bench"
@@ -40,19 +39,22 @@ type peerSpec struct {
 type peerAddrs struct{ Source, Target []string }
 
 func TestMain(m *testing.M) {
-	spec := os.Getenv(peerVariable)
-	if spec == "" {
+	if os.Getenv(peerVariable) == "" {
 		os.Exit(m.Run())
 	}
-	if err := runPeer(spec); err != nil {
+	if err := runPeer(bufio.NewReader(os.Stdin)); err != nil {
 		fmt.Fprintln(os.Stderr, "peer:", err)
 		os.Exit(1)
 	}
 }
 
-func runPeer(text string) error {
+func runPeer(in *bufio.Reader) error {
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return err
+	}
 	var spec peerSpec
-	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+	if err := json.Unmarshal(line, &spec); err != nil {
 		return err
 	}
 	source, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ClusterID("east-id"), kfake.SeedTopics(spec.Partitions, benchTopic),
@@ -70,8 +72,8 @@ func runPeer(text string) error {
 	if err := json.NewEncoder(os.Stdout).Encode(peerAddrs{source.ListenAddrs(), target.ListenAddrs()}); err != nil {
 		return err
 	}
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		if _, err := fmt.Println(cpuTime().Nanoseconds()); err != nil {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if _, err := fmt.Println(recorded.CPUTime().Nanoseconds()); err != nil {
 			return err
 		}
 	}
@@ -122,20 +124,16 @@ type peer struct {
 }
 
 // startPeer starts clusters whose source has the first batch of a recording over
-// and over, written a moment ago. They end with the test.
-func startPeer(tb testing.TB, log string, partitions int32) *peer {
+// and over, written a moment ago. stop ends them.
+func startPeer(ctx context.Context, tb testing.TB, log string, partitions int32) (p *peer, stop func()) {
 	tb.Helper()
 	l := recorded.Get(tb, log)
-	spec, err := json.Marshal(peerSpec{Batch: recorded.Fresh(l.Batches()[0], time.Now()), Partitions: partitions})
-	if err != nil {
-		tb.Fatal(err)
-	}
 	self, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	cmd := exec.CommandContext(tb.Context(), self)
-	cmd.Env = append(os.Environ(), peerVariable+"="+string(spec))
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), peerVariable+"=1")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -148,13 +146,16 @@ func startPeer(tb testing.TB, log string, partitions int32) *peer {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	p := &peer{in: in, out: bufio.NewReader(out)}
-	tb.Cleanup(func() {
+	p = &peer{in: in, out: bufio.NewReader(out)}
+	stop = func() {
 		_ = in.Close()
-		if err := cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) { // killed with the test's context
+		if err := cmd.Wait(); err != nil {
 			tb.Errorf("peer: %v", err)
 		}
-	})
+	}
+	if err := json.NewEncoder(in).Encode(peerSpec{Batch: recorded.Fresh(l.Batches()[0], time.Now()), Partitions: partitions}); err != nil {
+		tb.Fatalf("tell the peer what to serve: %v", err)
+	}
 	line, err := p.out.ReadBytes('\n')
 	if err != nil {
 		tb.Fatalf("read the peer's addresses: %v", err)
@@ -162,7 +163,7 @@ func startPeer(tb testing.TB, log string, partitions int32) *peer {
 	if err := json.Unmarshal(line, &p.peerAddrs); err != nil {
 		tb.Fatal(err)
 	}
-	return p
+	return p, stop
 }
 
 // cpu is the CPU time the peer has used.
@@ -175,13 +176,4 @@ func (p *peer) cpu(tb testing.TB) (used time.Duration) {
 		tb.Fatalf("ask the peer: %v", err)
 	}
 	return used
-}
-
-// cpuTime is the CPU time of this process, user's and kernel's.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it never fails on oneself
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

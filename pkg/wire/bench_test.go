@@ -140,13 +140,13 @@ func BenchmarkProduce(b *testing.B) {
 	}
 }
 
-// discard is a connection that takes everything at once.
-type discard struct {
+// nowhere is a connection that takes everything at once.
+type nowhere struct {
 	net.Conn
 	taken int
 }
 
-func (d *discard) Write(p []byte) (int, error) {
+func (d *nowhere) Write(p []byte) (int, error) {
 	d.taken += len(p)
 	return len(p), nil
 }
@@ -158,7 +158,7 @@ func BenchmarkProduceRequest(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			r := &ProduceRequest{TimeoutMillis: 1000, Parts: recordedParts(b, name)}
 			o := outbox{vectored: true}
-			var sink discard
+			var sink nowhere
 			write := func() {
 				o.reset()
 				o.head = appendRequestHeader(o.head, 0, produceByID, "replicator", true)

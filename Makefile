@@ -9,10 +9,12 @@ FUZZTIME ?= 10s
 # Tests on real Kafka: how long they may take, and flags of their own.
 E2E_TIMEOUT ?= 20m
 E2E_FLAGS   ?=
-# Microbenchmarks: where results lie, how often each runs, which ones (a pattern).
+# Microbenchmarks: where results lie, how often each runs, which ones (a pattern),
+# and which units are compared.
 BENCH       := $(CURDIR)/build/bench
 BENCH_COUNT ?= 6
 BENCH_ONLY  ?= .
+BENCH_UNITS ?= cpu-sec/batch OR sec/batch OR allocs/batch OR B/s
 BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # Packages that are about real Kafka run alone, one after the other: brokers of
@@ -84,7 +86,7 @@ bench-base: ## keep the results of bench-micro as what benchstat compares with
 
 benchstat: ## compare the results of bench-micro with the kept ones
 	@test -f $(BENCH)/base.txt || { echo 'nothing to compare with: make bench-micro bench-base, then change something and make bench-micro again'; exit 1; }
-	@cd $(BENCH) && $(GO) run $(BENCHSTAT) base.txt new.txt
+	@cd $(BENCH) && $(GO) run $(BENCHSTAT) -filter '.unit:($(BENCH_UNITS))' base.txt new.txt
 
 clean: ## remove what make built (the cache of Kafka stays)
 	rm -rf $(BIN) $(CURDIR)/build pair.yaml

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,8 +26,8 @@ import (
 // The clusters of a benchmark of a whole link run in a process of their own, so
 // that its time and allocations are not the link's: this test's binary, started
 // again with peerVariable in the environment. It reads a peerSpec, writes its
-// peerAddrs in a line, then for every line it reads the CPU time it has used so
-// far, in nanoseconds, and ends when there is no more to read.
+// peerAddrs in a line, then for every line it reads its peerUsage so far, and ends
+// when there is no more to read.
 const peerVariable = "REPLICATOR_TEST_PEER"
 
 const benchTopic = "bench"
@@ -37,6 +38,12 @@ type peerSpec struct {
 }
 
 type peerAddrs struct{ Source, Target []string }
+
+type peerUsage struct {
+	CPU      time.Duration
+	Fetches  int64 // answers to fetches
+	Produces int64 // answers to produce requests with records of lanes
+}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(peerVariable) == "" {
@@ -68,12 +75,19 @@ func runPeer(in *bufio.Reader) error {
 		return err
 	}
 	defer target.Close()
-	takeAndForget(target, spec.Partitions)
+	var usage peerUsage // CPU apart, kfake's goroutines count in it
+	source.ControlKey(kmsg.Fetch.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		source.KeepControl()
+		atomic.AddInt64(&usage.Fetches, 1)
+		return nil, nil, false
+	})
+	takeAndForget(target, spec.Partitions, &usage.Produces)
 	if err := json.NewEncoder(os.Stdout).Encode(peerAddrs{source.ListenAddrs(), target.ListenAddrs()}); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		if _, err := fmt.Println(recorded.CPUTime().Nanoseconds()); err != nil {
+		now := peerUsage{recorded.CPUTime(), atomic.LoadInt64(&usage.Fetches), atomic.LoadInt64(&usage.Produces)}
+		if err := json.NewEncoder(os.Stdout).Encode(now); err != nil {
 			return err
 		}
 	}
@@ -84,7 +98,7 @@ func runPeer(in *bufio.Reader) error {
 // would, but keeps no record: kfake would keep all of them in memory. A lane's
 // control record and the journal go to kfake itself. Offsets begin behind the
 // control record of the one opening; checksums and sequence numbers must be right.
-func takeAndForget(c *kfake.Cluster, partitions int32) {
+func takeAndForget(c *kfake.Cluster, partitions int32, requests *int64) {
 	id := c.TopicInfo(benchTopic).TopicID
 	records := make([]int64, partitions) // appended so far
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
@@ -94,6 +108,7 @@ func takeAndForget(c *kfake.Cluster, partitions int32) {
 		if len(req.Topics) != 1 || req.Topics[0].Topic != benchTopic && req.Topics[0].TopicID != id {
 			return nil, nil, false
 		}
+		atomic.AddInt64(requests, 1)
 		resp := req.ResponseKind().(*kmsg.ProduceResponse)
 		topic := kmsg.ProduceResponseTopic{Topic: req.Topics[0].Topic, TopicID: req.Topics[0].TopicID}
 		for _, p := range req.Topics[0].Partitions {
@@ -166,14 +181,18 @@ func startPeer(ctx context.Context, tb testing.TB, log string, partitions int32)
 	return p, stop
 }
 
-// cpu is the CPU time the peer has used.
-func (p *peer) cpu(tb testing.TB) (used time.Duration) {
+// usage is what the peer has used and done so far.
+func (p *peer) usage(tb testing.TB) (u peerUsage) {
 	tb.Helper()
 	if _, err := fmt.Fprintln(p.in); err != nil {
 		tb.Fatalf("ask the peer: %v", err)
 	}
-	if _, err := fmt.Fscanln(p.out, &used); err != nil {
+	line, err := p.out.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &u)
+	}
+	if err != nil {
 		tb.Fatalf("ask the peer: %v", err)
 	}
-	return used
+	return u
 }

@@ -133,7 +133,8 @@ func (l *benchLink) steady(tb testing.TB) {
 // to the answer to a produce request, on loopback TCP, with everything a link does
 // beside (journal, group, topology). An operation is a source batch. cpu-ns/batch
 // and allocs/batch are of the process the link runs in; peer-cpu-ns/batch is of
-// the process that plays both clusters, which bounds the speed.
+// the process that plays both clusters, which bounds the speed. batches/fetch and
+// batches/produce are source batches to an answer and to a request.
 func BenchmarkLink(b *testing.B) {
 	for _, c := range []struct{ name, log string }{
 		{"64KiB-forward", recorded.Named(recorded.Large, "lz4")},
@@ -147,14 +148,17 @@ func BenchmarkLink(b *testing.B) {
 					l = startBenchLink(b, c.log, partitions)
 				}
 				b.ResetTimer()
-				before := l.peer.cpu(b)
+				before := l.peer.usage(b)
 				m := recorded.Start(b, l.batchBytes)
 				n := l.copied(b, int64(b.N))
 				took := m.Report(int(n))
 				// More than b.N were copied: what testing would compute from that is put right.
 				b.ReportMetric(float64(took.Nanoseconds())/float64(n), "ns/op")
 				b.ReportMetric(float64(n)*float64(l.batchBytes)/1e6/took.Seconds(), "MB/s")
-				b.ReportMetric(float64((l.peer.cpu(b)-before).Nanoseconds())/float64(n), "peer-cpu-ns/batch")
+				after := l.peer.usage(b)
+				b.ReportMetric(float64((after.CPU-before.CPU).Nanoseconds())/float64(n), "peer-cpu-ns/batch")
+				b.ReportMetric(float64(n)/float64(after.Fetches-before.Fetches), "batches/fetch")
+				b.ReportMetric(float64(n)/float64(after.Produces-before.Produces), "batches/produce")
 				l.steady(b)
 			})
 			if l != nil {

@@ -92,7 +92,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 // addLink prepares a link and, unless they are off, the keeper of its groups and
 // the emitter of its heartbeats.
 func (d *Daemon) addLink(cfg *config.Config, lc *config.Link, o Options) error {
-	opts, err := linkOptions(cfg, lc)
+	opts, err := LinkOptions(cfg, lc)
 	if err != nil {
 		return err
 	}
@@ -152,8 +152,8 @@ func instance(name string) string {
 	return fmt.Sprintf("%s/%d", name, os.Getpid())
 }
 
-// linkOptions turns a link's configuration into what mirror understands.
-func linkOptions(cfg *config.Config, lc *config.Link) (mirror.Options, error) {
+// LinkOptions turns a link's configuration into what mirror understands.
+func LinkOptions(cfg *config.Config, lc *config.Link) (mirror.Options, error) {
 	o := mirror.Options{
 		From: lc.From, To: lc.To, Name: lc.Name, Topics: lc.Topics, TopicsExclude: lc.TopicsExclude,
 		ReadUncommitted: lc.Isolation == "read_uncommitted", StartLatest: lc.Start == "latest",

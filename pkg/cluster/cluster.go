@@ -120,6 +120,16 @@ func (c *Cluster) Close() { c.client.Close() }
 // NewClient makes a client with the cluster's guard, TLS and SASL. The options
 // come after ours and may override all but the way connections are made.
 func (c *Cluster) NewClient(opts ...kgo.Opt) (*kgo.Client, error) {
+	client, err := kgo.NewClient(c.ClientOptions(opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("make client of cluster %s: %w", c.alias, err)
+	}
+	return client, nil
+}
+
+// ClientOptions is what NewClient makes its clients with, for those who make
+// their own.
+func (c *Cluster) ClientOptions(opts ...kgo.Opt) []kgo.Opt {
 	all := []kgo.Opt{
 		kgo.ClientID(c.opt.ClientID),
 		kgo.Rack(c.cfg.Rack),
@@ -142,11 +152,7 @@ func (c *Cluster) NewClient(opts ...kgo.Opt) (*kgo.Client, error) {
 	if c.mechanism != nil {
 		all = append(all, kgo.SASL(c.mechanism))
 	}
-	client, err := kgo.NewClient(all...)
-	if err != nil {
-		return nil, fmt.Errorf("make client of cluster %s: %w", c.alias, err)
-	}
-	return client, nil
+	return all
 }
 
 // Connect opens a data connection to a broker by its id. An address that

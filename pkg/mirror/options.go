@@ -20,6 +20,9 @@ type Options struct {
 	// Topics and TopicsExclude are names or regular expressions that match a whole
 	// topic name; exclude wins; internal topics are never copied.
 	Topics, TopicsExclude []string
+	// Only is the one topic that is copied, in place of Topics and TopicsExclude. It
+	// may have a name of those that are internal, which no other link copies.
+	Only string
 	// Rename gives the target's name of a source topic, "" for one that is not
 	// copied; nil: the same name.
 	Rename func(topic string) string
@@ -161,6 +164,9 @@ func newTopicFilter(o Options) (topicFilter, error) {
 			}
 		}
 		return regexp.Compile(`^(?:` + strings.Join(list, "|") + `)$`)
+	}
+	if o.Only != "" {
+		return topicFilter{always: o.Only}, nil
 	}
 	var f topicFilter
 	var err error

@@ -133,6 +133,7 @@ gate or check, 4 done in part or not known.`,
 		newOffsetsCommand(a),
 		newGroupsCommand(a),
 		newConfigCommand(a),
+		newBenchCommand(a),
 		newDemoCommand(a),
 		newVersionCommand(a),
 	)

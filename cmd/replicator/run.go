@@ -41,6 +41,11 @@ process at once; nothing is lost by that either.`,
 	return cmd
 }
 
+// gcPercent of a process that copies. The heap is a few large buffers that live
+// for long: collecting it often is cheap, and keeps the process near its budget
+// instead of at twice that.
+const gcPercent = 25
+
 // openTime bounds reaching both clusters at the start.
 const openTime = 60 * time.Second
 
@@ -48,9 +53,7 @@ func run(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	if len(cfg.Links) == 0 {
 		return coded(exitUsage, errors.New("no links are configured"), "add one under links")
 	}
-	// The heap is a few large buffers that live for long: collecting it often is
-	// cheap, and keeps the process near its budget instead of at twice that.
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(gcPercent)
 	build := readBuildInfo()
 	opening, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()

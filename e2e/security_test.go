@@ -42,6 +42,7 @@ func TestSecuredClusters(t *testing.T) {
 	t.Run("exact rights of checkpoints, heartbeats and commands", func(t *testing.T) { exactRights(t, pair) })
 	t.Run("least privilege of checkpoints", func(t *testing.T) { leastPrivilegeOfGroups(t, pair) })
 	t.Run("a right is taken away and given back", func(t *testing.T) { rightTakenAway(t, pair) })
+	t.Run("least privilege of a measurement", func(t *testing.T) { benchLeastPrivilege(t, pair) })
 	t.Run("wrong credentials", func(t *testing.T) { wrongCredentials(t, pair) })
 }
 

@@ -36,7 +36,7 @@ type Broker struct {
 func (b *Broker) ID() int { return b.id }
 
 // Addr is the address of the CLIENT listener, host:port.
-func (b *Broker) Addr() string { return loopback(b.ports.client) }
+func (b *Broker) Addr() string { return b.cluster.cfg.Network.addr(b.ports.client) }
 
 // LogPath is the broker's log, of all its starts.
 func (b *Broker) LogPath() string { return filepath.Join(b.dir(), "server.log") }
@@ -132,7 +132,7 @@ func (b *Broker) launch() error {
 	c := b.cluster
 	p, err := Java{
 		Libs: c.libs, Main: "kafka.Kafka", Args: []string{b.properties()},
-		Heap: c.cfg.Heap, FullJIT: c.cfg.FullJIT, Options: slices.Concat(c.archive, c.cfg.JVM), Level: "INFO", Dir: b.dir(),
+		Heap: c.cfg.Heap, FullJIT: c.cfg.FullJIT, Options: slices.Concat(c.archive, c.cfg.JVM), Level: "INFO", Dir: b.dir(), Command: c.cfg.Network.Command,
 	}.Start(b.LogPath())
 	if err != nil {
 		return fmt.Errorf("start broker %d: %w", b.id, err)
@@ -178,7 +178,7 @@ func (z *zooKeeper) start(ctx context.Context) error {
 	text := propertiesText(map[string]string{
 		"dataDir":            filepath.Join(dir, "data"),
 		"clientPort":         strconv.Itoa(z.port.number),
-		"clientPortAddress":  "127.0.0.1",
+		"clientPortAddress":  z.cluster.cfg.Network.Host,
 		"maxClientCnxns":     "0",
 		"admin.enableServer": "false",
 		"tickTime":           "500", // ms; a session is at least two
@@ -188,12 +188,13 @@ func (z *zooKeeper) start(ctx context.Context) error {
 	}
 	z.port.yield()
 	p, err := Java{Libs: z.cluster.libs, Main: "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-		Args: []string{config}, Heap: "128m", Options: z.cluster.archive, Level: "INFO", Dir: dir}.Start(filepath.Join(dir, "server.log"))
+		Args: []string{config}, Heap: "128m", Options: z.cluster.archive, Level: "INFO", Dir: dir,
+		Command: z.cluster.cfg.Network.Command}.Start(filepath.Join(dir, "server.log"))
 	if err != nil {
 		return err
 	}
 	z.process = p
-	return waitListening(ctx, z.port, p)
+	return waitListening(ctx, z.cluster.cfg.Network.addr(z.port), p)
 }
 
 func (z *zooKeeper) close() {

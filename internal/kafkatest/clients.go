@@ -54,7 +54,7 @@ func (c *Cluster) TLSConfig(user string) (*tls.Config, error) {
 	if c.ca == nil {
 		return nil, nil
 	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.ca.Pool, ServerName: "127.0.0.1"}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.ca.Pool, ServerName: c.cfg.Network.Host}
 	if c.cfg.ServerCert != ValidCert {
 		cfg.InsecureSkipVerify = true // the certificate is bad on purpose
 	}

@@ -24,9 +24,9 @@ const (
 	portAttempts = 3
 )
 
-// A Cluster is a running Kafka cluster on loopback. Its methods may be called
-// from several goroutines, but those that start and stop one broker only from
-// one at a time.
+// A Cluster is a running Kafka cluster, on loopback unless its [Network] is
+// another. Its methods may be called from several goroutines, but those that
+// start and stop one broker only from one at a time.
 type Cluster struct {
 	cfg     Config
 	id      string
@@ -229,7 +229,7 @@ func (c *Cluster) Bootstrap() []string {
 func (c *Cluster) InternalBootstrap() []string {
 	addrs := make([]string, len(c.brokers))
 	for i, b := range c.brokers {
-		addrs[i] = loopback(b.ports.internal)
+		addrs[i] = c.cfg.Network.addr(b.ports.internal)
 	}
 	return addrs
 }

@@ -1,8 +1,11 @@
 package kafkatest
 
 import (
+	"context"
 	"fmt"
 	"maps"
+	"net"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +29,7 @@ type ServerCert int
 const (
 	ValidCert ServerCert = iota
 	ExpiredCert
-	WrongHostCert // for another host than 127.0.0.1 and localhost
+	WrongHostCert // for another host than that of the brokers
 )
 
 // SASL mechanisms a listener can offer. OAUTHBEARER takes unsecured (unsigned)
@@ -37,6 +40,8 @@ const (
 	Scram512    = "SCRAM-SHA-512"
 	OAuthBearer = "OAUTHBEARER"
 )
+
+const loopbackHost = "127.0.0.1"
 
 // AdminUser is the user every cluster has; with an authorizer it is a super user.
 const AdminUser = "admin"
@@ -60,10 +65,25 @@ type Config struct {
 	// to put a proxy in between or to lie. It is given the true address.
 	Advertised func(broker int, addr string) string
 
+	// Network has the brokers run and listen elsewhere than on loopback.
+	Network Network
+
 	Heap    string   // -Xmx of a broker, default 512m
 	FullJIT bool     // for benchmarks: also the optimising compiler
 	JVM     []string // more options of a broker's JVM
 }
+
+// A Network is where brokers run and listen, for example behind a link with a
+// delay (package wan). The zero value is loopback. Whoever starts the cluster
+// must reach Host; brokers talk to each other where they run.
+type Network struct {
+	Host string // IPv4 address of all listeners, default 127.0.0.1
+	// Command makes a command that runs there, default [exec.CommandContext].
+	Command func(ctx context.Context, name string, args ...string) *exec.Cmd
+}
+
+// addr is a port where the brokers run, host:port.
+func (n Network) addr(p *port) string { return net.JoinHostPort(n.Host, strconv.Itoa(p.number)) }
 
 func (c Config) withDefaults() Config {
 	if c.Name == "" {
@@ -77,6 +97,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Heap == "" {
 		c.Heap = "512m"
+	}
+	if c.Network.Host == "" {
+		c.Network.Host = loopbackHost
 	}
 	if !slices.Contains(c.Users, AdminUser) {
 		c.Users = append([]string{AdminUser}, c.Users...)
@@ -103,12 +126,10 @@ type brokerFiles struct {
 // brokerPorts are what one broker listens on.
 type brokerPorts struct{ client, internal, controller *port }
 
-func loopback(p *port) string { return "127.0.0.1:" + strconv.Itoa(p.number) }
-
 // serverProperties is the configuration of broker id (1..Brokers).
 func (c Config) serverProperties(id int, ports []brokerPorts, zooKeeper *port, files brokerFiles) map[string]string {
 	mine := ports[id-1]
-	advertised := loopback(mine.client)
+	advertised := c.Network.addr(mine.client)
 	if c.Advertised != nil {
 		advertised = c.Advertised(id, advertised)
 	}
@@ -118,8 +139,8 @@ func (c Config) serverProperties(id int, ports []brokerPorts, zooKeeper *port, f
 		minISR = "2"
 	}
 	p := map[string]string{
-		"listeners":                      "CLIENT://" + loopback(mine.client) + ",INTERNAL://" + loopback(mine.internal),
-		"advertised.listeners":           "CLIENT://" + advertised + ",INTERNAL://" + loopback(mine.internal),
+		"listeners":                      "CLIENT://" + c.Network.addr(mine.client) + ",INTERNAL://" + c.Network.addr(mine.internal),
+		"advertised.listeners":           "CLIENT://" + advertised + ",INTERNAL://" + c.Network.addr(mine.internal),
 		"listener.security.protocol.map": "CLIENT:" + c.protocol() + ",INTERNAL:PLAINTEXT",
 		"inter.broker.listener.name":     "INTERNAL",
 		"log.dirs":                       files.logDir,
@@ -143,7 +164,7 @@ func (c Config) serverProperties(id int, ports []brokerPorts, zooKeeper *port, f
 	}
 	if c.zooKeeper() {
 		p["broker.id"] = strconv.Itoa(id)
-		p["zookeeper.connect"] = loopback(zooKeeper)
+		p["zookeeper.connect"] = c.Network.addr(zooKeeper)
 		p["zookeeper.session.timeout.ms"] = "3000"
 	} else {
 		c.quorum(p, id, ports)
@@ -162,13 +183,13 @@ func (c Config) serverProperties(id int, ports []brokerPorts, zooKeeper *port, f
 func (c Config) quorum(p map[string]string, id int, ports []brokerPorts) {
 	voters := make([]string, len(ports))
 	for i := range ports {
-		voters[i] = fmt.Sprintf("%d@%s", i+1, loopback(ports[i].controller))
+		voters[i] = fmt.Sprintf("%d@%s", i+1, c.Network.addr(ports[i].controller))
 	}
 	p["process.roles"] = "broker,controller"
 	p["node.id"] = strconv.Itoa(id)
 	p["controller.quorum.voters"] = strings.Join(voters, ",")
 	p["controller.listener.names"] = "CONTROLLER"
-	p["listeners"] += ",CONTROLLER://" + loopback(ports[id-1].controller)
+	p["listeners"] += ",CONTROLLER://" + c.Network.addr(ports[id-1].controller)
 	p["listener.security.protocol.map"] += ",CONTROLLER:PLAINTEXT"
 	// A killed broker is out, and may come back, after the session (default 9 s).
 	// With one broker there is nothing to fail over to: the shorter the better.
@@ -254,7 +275,10 @@ func propertiesText(p map[string]string) string {
 
 // certRequest is what the brokers' certificate is asked to be.
 func (c Config) certRequest() CertRequest {
-	r := CertRequest{Name: "broker", Hosts: []string{"127.0.0.1", "localhost"}}
+	r := CertRequest{Name: "broker", Hosts: []string{loopbackHost, "localhost"}}
+	if h := c.Network.Host; h != loopbackHost {
+		r.Hosts = append(r.Hosts, h)
+	}
 	switch c.ServerCert {
 	case ExpiredCert:
 		r.Expires = time.Now().Add(-time.Hour)

@@ -22,6 +22,9 @@
 // do [Cluster.Admin] and the Java tools, whatever CLIENT demands. CONTROLLER is
 // for the KRaft quorum (Kafka 2.8 has a ZooKeeper of its own instead).
 //
+// [Config.Network] puts the brokers elsewhere: another network namespace, a
+// place behind a link with delay.
+//
 // Environment:
 //
 //	E2E         "required": a missing tool fails the test; "off": skip all

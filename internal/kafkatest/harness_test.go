@@ -78,7 +78,7 @@ func TestAReservedPortIsGivenToNobodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.free()
-	if conn, err := net.Dial("tcp4", loopback(p)); !errors.Is(err, syscall.ECONNREFUSED) {
+	if conn, err := net.Dial("tcp4", Network{Host: loopbackHost}.addr(p)); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial a reserved port: %v %v, want connection refused", conn, err)
 	}
 	var more []*port
@@ -96,7 +96,7 @@ func TestAReservedPortIsGivenToNobodyElse(t *testing.T) {
 		q.free()
 	}
 	p.yield()
-	l, err := net.Listen("tcp4", loopback(p)) // with SO_REUSEADDR, as a JVM does
+	l, err := net.Listen("tcp4", Network{Host: loopbackHost}.addr(p)) // with SO_REUSEADDR, as a JVM does
 	if err != nil {
 		t.Fatalf("its owner cannot listen: %v", err)
 	}

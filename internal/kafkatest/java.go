@@ -54,6 +54,8 @@ type Java struct {
 	Options []string // more options of the JVM
 	Level   string   // log level, default WARN
 	Dir     string   // working directory, default the current one
+	// Command makes the command, default exec.CommandContext.
+	Command func(ctx context.Context, name string, args ...string) *exec.Cmd
 }
 
 func (j Java) command(ctx context.Context) (*exec.Cmd, error) {
@@ -80,7 +82,11 @@ func (j Java) command(ctx context.Context) (*exec.Cmd, error) {
 	}
 	args = append(args, j.Options...)
 	args = append(args, "-cp", filepath.Join(j.Libs, "*"), j.Main)
-	cmd := exec.CommandContext(ctx, java, append(args, j.Args...)...)
+	command := j.Command
+	if command == nil {
+		command = exec.CommandContext
+	}
+	cmd := command(ctx, java, append(args, j.Args...)...)
 	cmd.Dir = j.Dir
 	return cmd, nil
 }

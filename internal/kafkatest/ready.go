@@ -41,7 +41,7 @@ func poll(ctx context.Context, alive func() error, ask func(context.Context) err
 	}
 }
 
-func waitListening(ctx context.Context, at *port, p *Process) error {
+func waitListening(ctx context.Context, addr string, p *Process) error {
 	alive := func() error {
 		if p.Running() {
 			return nil
@@ -49,7 +49,7 @@ func waitListening(ctx context.Context, at *port, p *Process) error {
 		return fmt.Errorf("%s ended (%s):\n%s", p.name, p.State(), p.Tail(50))
 	}
 	return poll(ctx, alive, func(ctx context.Context) error {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp4", loopback(at))
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp4", addr)
 		if err != nil {
 			return err
 		}

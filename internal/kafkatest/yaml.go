@@ -63,6 +63,10 @@ func (c *Cluster) section(b *strings.Builder, user string) error {
 		}
 		ports[i] = port
 	}
-	fmt.Fprintf(b, "    boundary: {cidrs: [127.0.0.0/8], ports: [%s]}\n", strings.Join(ports, ", "))
+	cidr := "127.0.0.0/8"
+	if h := c.cfg.Network.Host; h != loopbackHost {
+		cidr = h + "/32"
+	}
+	fmt.Fprintf(b, "    boundary: {cidrs: [%s], ports: [%s]}\n", cidr, strings.Join(ports, ", "))
 	return nil
 }

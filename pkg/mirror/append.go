@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxRequests     = 6       // unanswered produce requests of one appender
+	nearRequests    = 2       // unanswered produce requests where a round trip takes no time
 	maxRequestBytes = 1 << 20 // a request takes batches up to this size, and always one
 	maxRequestParts = 1000
 	produceTimeout  = 10 * time.Second
@@ -41,8 +41,17 @@ type appender struct {
 	asking   bool
 	free     []*produce
 	requests int                // unanswered
+	window   int                // how many may be, see requestWindow
 	queued   int                // bytes of attached lanes' chains
 	paused   map[*lane]struct{} // attached lanes left out of fetches
+}
+
+// requestWindow is how many requests may be unanswered on a connection: one that
+// the broker works on and one that lies before it, and what is on its way over a
+// distance. More would wait in the broker's queue, and batches of other lanes that
+// come in the meantime could not go with them.
+func requestWindow(roundTrip time.Duration) int {
+	return nearRequests + int(math.Ceil(min(farRate*roundTrip.Seconds()/maxRequestBytes, maxRequestParts)))
 }
 
 // readyLane is a place in a ready queue. It counts only under the opening it was
@@ -123,6 +132,7 @@ func (l *Link) appenderConnected(a *appender, conn *wire.Conn, err error) {
 	a.failures = 0
 	a.conn = conn
 	a.serial++
+	a.window = requestWindow(conn.RoundTrip())
 	a.lastUse = time.Now()
 	if conn.Err() != nil {
 		l.appenderLost(a, conn, conn.Err())
@@ -245,7 +255,7 @@ func (ln *lane) sendable(it *item, now time.Time) bool {
 
 // pump sends what is ready, one batch of each lane in a request.
 func (l *Link) pump(a *appender) {
-	for a.conn != nil && a.requests < maxRequests && a.ready.len() > 0 {
+	for a.conn != nil && a.requests < a.window && a.ready.len() > 0 {
 		p := a.request()
 		size := 0
 		for n := a.ready.len(); n > 0 && len(p.parts) < maxRequestParts; n-- {

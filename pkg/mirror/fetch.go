@@ -17,9 +17,10 @@ const (
 	// Small answers stay in the processor's caches from the socket they come from
 	// to the one they go to; smaller ones would make more requests of the same bytes.
 	nearFetchBytes = 1 << 20
-	// fetchRate is how many bytes per second a session is to reach at least, one
-	// answer a round trip: the farther a broker, the larger its answers.
-	fetchRate = 200 << 20
+	// farRate is how many bytes per second a broker's connection is to be able to
+	// carry over a distance: the farther the broker, the larger its answers, of which
+	// one comes a round trip, and the more produce requests are unanswered.
+	farRate = 200 << 20
 	// fetchBatches is how many batches to ask for of a lane that shares the answer
 	// with others. A broker cuts a lane's part wherever the limit falls, so half a
 	// batch is sent in vain; and the fewer lanes share an answer, the fewer can be
@@ -31,7 +32,7 @@ const (
 // fetchSize is how many bytes to ask a broker for at once that is a round trip
 // away.
 func fetchSize(roundTrip time.Duration, budget int64) int32 {
-	want := nearFetchBytes + fetchRate*roundTrip.Seconds()
+	want := nearFetchBytes + farRate*roundTrip.Seconds()
 	return int32(min(want, float64(max(64<<10, budget/4)), math.MaxInt32))
 }
 

@@ -25,6 +25,9 @@ const (
 	oldAge = time.Hour
 	// window is how many batches of a lane may be unanswered.
 	window = 5
+	// crowdedBytes is the mean size below which waiting batches are a crowd: the
+	// router merges compressed ones up to this size, see small.
+	crowdedBytes = 4 << 10
 )
 
 // instant is a moment on both clocks. Since is the larger of both: the monotonic
@@ -165,6 +168,16 @@ func (ln *lane) dropQueued() {
 			it.frame.Release()
 		}
 	}
+}
+
+// unsent is how many items wait to be sent.
+func (ln *lane) unsent() int { return ln.chain.len() - ln.sent }
+
+// crowded says that so many small batches wait that the next should come together:
+// what one answer brings of a lane is merged, what several bring is not. Five
+// batches a round trip are little where the target is far.
+func (ln *lane) crowded() bool {
+	return ln.unsent() > 2*window && ln.queued-ln.inflight < ln.unsent()*crowdedBytes
 }
 
 // head is the next item to send, nil if there is none.

@@ -518,12 +518,13 @@ func (l *Link) waitsForQuiet(ln *lane, items []item) bool {
 }
 
 // holdBack leaves the lane out of fetches while it or its target broker has
-// enough to send, so that a slow one starves nobody.
+// enough to send, so that a slow one starves nobody, and while many small batches
+// wait.
 func (l *Link) holdBack(ln *lane) {
 	if ln.paused || ln.fetcher == nil || ln.appender == nil {
 		return
 	}
-	if ln.queued > l.laneShare() || ln.appender.queued > l.appenderShare() {
+	if ln.queued > l.laneShare() || ln.appender.queued > l.appenderShare(ln.appender) || ln.crowded() {
 		ln.paused = true
 		ln.appender.paused[ln] = struct{}{}
 		ln.fetcher.send(fetchCommand{kind: fetchPause, lane: ln, topic: ln.key.Topic, partition: ln.key.Partition, generation: ln.fetchGeneration})
@@ -533,11 +534,11 @@ func (l *Link) holdBack(ln *lane) {
 // resume fetches lanes again that were left out for their appender's queue or
 // their own.
 func (l *Link) resume(a *appender) {
-	if len(a.paused) == 0 || a.queued > l.appenderShare()/2 {
+	if len(a.paused) == 0 || a.queued > l.appenderShare(a)/2 {
 		return
 	}
 	for ln := range a.paused {
-		if ln.queued > l.laneShare()/2 {
+		if ln.queued > l.laneShare()/2 || ln.unsent() > window {
 			continue
 		}
 		delete(a.paused, ln)
@@ -552,8 +553,8 @@ func (l *Link) laneShare() int { return int(max(256<<10, l.pool.Limit()/8)) }
 
 // appenderShare is how much may wait for one target broker: what its connection
 // can have under way and an answer beside it, and less where there are many.
-func (l *Link) appenderShare() int {
-	return min(max(maxRequests*maxRequestBytes+nearFetchBytes, 2*l.largest), int(l.pool.Limit()/2/int64(max(1, len(l.appenders)))))
+func (l *Link) appenderShare(a *appender) int {
+	return min(max(a.window*maxRequestBytes+nearFetchBytes, 2*l.largest), int(l.pool.Limit()/2/int64(max(1, len(l.appenders)))))
 }
 
 func (l *Link) noteEnds(ln *lane, end, stable, start int64) {

@@ -24,7 +24,7 @@ REAL_KAFKA = $(filter %/internal/kafkatest %/e2e,$(PACKAGES)) $(foreach p,$(PACK
 UNIT       = $(filter-out $(REAL_KAFKA),$(PACKAGES))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair bench-micro bench-base benchstat clean
+.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair bench bench-quick bench-micro bench-base benchstat clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,12 @@ fuzz-short: ## every fuzz test for FUZZTIME (10s)
 
 demo: ## two embedded regions, replication, a proof; Go only, under a minute
 	$(GO) run ./cmd/replicator demo
+
+bench: ## compare with MirrorMaker 2 on real Kafka: about an hour, to bench/results
+	$(GO) run ./bench compare
+
+bench-quick: ## the same in small: a few minutes, to build/bench
+	$(GO) run ./bench compare --quick
 
 kafka-pair: ## two real clusters to try by hand, until Ctrl-C; writes pair.yaml
 	$(GO) run ./cmd/kafka-pair

@@ -116,7 +116,7 @@ func (j Java) Start(log string) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", j.Main, err)
 	}
-	return startProcess(j.Main, log, cmd)
+	return StartProcess(j.Main, log, cmd)
 }
 
 // Tool runs one of Kafka's own command line tools to its end, for example

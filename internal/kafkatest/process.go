@@ -21,14 +21,14 @@ type Process struct {
 	asked atomic.Bool   // its end was asked for
 }
 
-// startProcess runs a program whose stdout and stderr are appended to the log
+// StartProcess runs a program whose stdout and stderr are appended to the log
 // file.
 //
 // The parent-death signal belongs to the thread that forked, not to the
 // process: the kernel would kill the child when that thread ends. So one
 // goroutine keeps its thread for as long as the program runs, and the thread
 // ends with it.
-func startProcess(name, log string, cmd *exec.Cmd) (*Process, error) {
+func StartProcess(name, log string, cmd *exec.Cmd) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

@@ -15,10 +15,12 @@ type maker struct {
 
 func newMaker(s Spec) *maker { return &maker{s, *newContent(s.Topic, s.Seed)} }
 
-// place is where the n-th record of the topic goes: partitions in turn.
+// place is where the n-th record of the topic goes: partitions in turn, Run
+// records each.
 func (m *maker) place(n int) (partition int32, sequence int64) {
-	p := int(m.spec.Partitions)
-	return int32(n % p), m.spec.First + int64(n/p)
+	p, run := int(m.spec.Partitions), m.spec.Run
+	turn := n / run
+	return int32(turn % p), m.spec.First + int64(turn/p*run+n%run)
 }
 
 // record makes the n-th record.

@@ -60,6 +60,7 @@ type Spec struct {
 
 	ValueBytes int   // of a value, 1000 by default; Ten and Tiny 100, Large 1,000,000
 	BatchBytes int   // of a batch before compression, 64 KiB by default
+	Run        int   // records written in a row to one partition before the next one's turn, 1 by default
 	Codec      Codec // None by default; RawSnappy and Snappy differ in framing
 	Magic      int8  // of OldMessages
 
@@ -147,6 +148,7 @@ func (s Spec) withDefaults() (Spec, error) {
 	}
 	s.ValueBytes = cmp.Or(s.ValueBytes, value)
 	s.BatchBytes = cmp.Or(s.BatchBytes, 64<<10)
+	s.Run = cmp.Or(s.Run, 1)
 	s.CleanWait = cmp.Or(s.CleanWait, time.Minute)
 	if s.Start.IsZero() {
 		s.Start = time.Now().Add(-s.Age - time.Duration(s.Records)*time.Millisecond)

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"replicator/internal/compare"
+	"replicator/internal/kafkatest"
+	"replicator/internal/workload"
+)
+
+const (
+	writeTime = 10 * time.Minute // for a workload to be written, cleaning included
+	checkTime = 5 * time.Minute  // for a target to be read and compared
+)
+
+// comparison is one run of the command.
+type comparison struct {
+	*lab
+	rounds   int
+	scale    float64
+	workload string
+	mover    string
+	parts    []string
+	seconds  int // of latency
+	quick    bool
+	out      string
+
+	name    string // of the files, without ending
+	results results
+}
+
+var allParts = []string{"copy", "latency", "kill", "resume"}
+
+func newCompareCommand() *cobra.Command {
+	c := &comparison{}
+	cmd := &cobra.Command{
+		Use:   "compare",
+		Short: "Compares the replicator with MirrorMaker 2",
+		Long: `Compares the replicator with MirrorMaker 2, tuned and by default, and with a
+plain relay of the same bytes, on brokers it starts. It takes about an hour;
+--quick takes a few minutes. Results so far are on disk at any time.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), cmd) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.workload, "workload", ".*", "`pattern` of the workloads to copy")
+	f.StringVar(&c.mover, "mover", ".*", "`pattern` of the movers: "+fmt.Sprint(ours, ", ", mmTuned, ", ", mmDefault, ", ", relay))
+	f.StringSliceVar(&c.parts, "parts", allParts, "what to measure")
+	f.IntVar(&c.rounds, "rounds", 3, "how often each mover copies a workload")
+	f.Float64Var(&c.scale, "scale", 1, "factor to the number of records")
+	f.IntVar(&c.seconds, "seconds", 60, "how long latency is measured")
+	f.BoolVar(&c.quick, "quick", false, "one round of lz4, none and small with fewer records; no default MirrorMaker 2, no resume; latency of 10 s")
+	f.StringVar(&c.out, "out", "", "`directory` of the results (default bench/results, with --quick build/bench)")
+	return cmd
+}
+
+func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
+	c.settle(cmd)
+	if c.lab, err = openLab(ctx); err != nil {
+		return err
+	}
+	defer c.close()
+	c.results = results{Date: c.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine(ctx)}
+	c.name = c.results.Date + "-compare"
+	if slices.Contains(c.parts, "copy") {
+		if err := c.copies(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.save(); err != nil {
+		return err
+	}
+	if len(c.results.Errors) > 0 {
+		return fmt.Errorf("%d measurements failed, the report names them", len(c.results.Errors))
+	}
+	return nil
+}
+
+// settle gives the flags that were not set the values of a quick run.
+func (c *comparison) settle(cmd *cobra.Command) {
+	if c.quick {
+		for flag, set := range map[string]func(){
+			"workload": func() { c.workload = "^(lz4|none|small)$" },
+			"mover":    func() { c.mover = fmt.Sprintf("^(%s|%s|%s)$", ours, mmTuned, relay) },
+			"parts":    func() { c.parts = []string{"copy", "latency", "kill"} },
+			"rounds":   func() { c.rounds = 1 },
+			"scale":    func() { c.scale = 0.5 },
+			"seconds":  func() { c.seconds = 10 },
+		} {
+			if !cmd.Flags().Changed(flag) {
+				set()
+			}
+		}
+	}
+	if c.out == "" {
+		c.out = filepath.Join("bench", "results")
+		if c.quick {
+			c.out = filepath.Join("build", "bench")
+		}
+	}
+}
+
+// fails keeps an error of one measurement; the others go on. What ends the
+// whole run is returned.
+func (c *comparison) fails(ctx context.Context, what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return errors.Join(err, c.save())
+	}
+	c.say("FAILED %s: %v", what, err)
+	c.results.Errors = append(c.results.Errors, fmt.Sprintf("%s: %v", what, err))
+	return nil
+}
+
+// save writes the results there are.
+func (c *comparison) save() error {
+	c.results.Took = time.Since(c.began)
+	text, err := c.results.json()
+	if err != nil {
+		return fmt.Errorf("encode results: %w", err)
+	}
+	return write(c.out, c.name+".json", text)
+}
+
+// copies lets every mover copy every workload.
+func (c *comparison) copies(ctx context.Context) error {
+	wanted, err := regexp.Compile(c.workload)
+	if err != nil {
+		return fmt.Errorf("--workload: %w", err)
+	}
+	all := slices.DeleteFunc(trials(c.scale), func(t trial) bool { return !wanted.MatchString(t.name) })
+	if len(all) == 0 {
+		return fmt.Errorf("--workload: none matches %s", c.workload)
+	}
+	bySite := map[site][]trial{}
+	var sites []site
+	for _, t := range all {
+		if bySite[t.site] == nil {
+			sites = append(sites, t.site)
+		}
+		bySite[t.site] = append(bySite[t.site], t)
+	}
+	done := 0
+	for _, s := range sites {
+		err := s.with(ctx, func(pair *kafkatest.ClusterPair) error {
+			for _, t := range bySite[s] {
+				done++
+				c.say("workload %d of %d: %s", done, len(all), t)
+				if err := c.fails(ctx, "workload "+t.name, c.try(ctx, pair, t)); err != nil {
+					return err
+				}
+				if err := c.save(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err := c.fails(ctx, "workloads", err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// movers are those that were asked for, in an order of the round's own.
+func (c *comparison) movers(round int) ([]mover, error) {
+	wanted, err := regexp.Compile(c.mover)
+	if err != nil {
+		return nil, fmt.Errorf("--mover: %w", err)
+	}
+	all := []mover{relay, mmTuned, ours, mmDefault}
+	all = slices.Concat(all[round%len(all):], all[:round%len(all)])
+	return slices.DeleteFunc(all, func(m mover) bool { return !wanted.MatchString(string(m)) }), nil
+}
+
+// try writes a workload, lets every mover copy it, and deletes it.
+func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, t trial) error {
+	r, err := c.prepare(ctx, pair, t)
+	if err != nil {
+		return err
+	}
+	c.results.Trials = append(c.results.Trials, r)
+	for round := range c.rounds {
+		movers, err := c.movers(round)
+		if err != nil {
+			return err
+		}
+		for _, m := range movers {
+			run, err := c.copy(ctx, pair, t, r, m, round == 0)
+			if err := c.fails(ctx, fmt.Sprintf("workload %s, %s, round %d", t.name, m, round+1), err); err != nil {
+				return err
+			}
+			if err != nil {
+				continue
+			}
+			run.Round = round + 1
+			r.Runs = append(r.Runs, run)
+			c.say("  round %d of %d, %-22s %s", run.Round, c.rounds, m.title(), r.line(run))
+			if err := c.save(); err != nil {
+				return err
+			}
+		}
+	}
+	return deleteTopics(ctx, pair.Source.Admin(), t.spec.Topic)
+}
+
+// prepare writes a workload and learns its sizes.
+func (c *comparison) prepare(ctx context.Context, pair *kafkatest.ClusterPair, t trial) (*trialResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	began := time.Now()
+	w, err := workload.Write(ctx, pair.Source.ClientOpts(), t.spec)
+	if err != nil {
+		return nil, err
+	}
+	r := &trialResult{Name: t.name, Doc: t.doc, Partitions: w.Spec.Partitions, Records: w.Visible(), Bytes: w.Bytes}
+	if w.Visible() != w.Written {
+		// The bytes of what a consumer sees are not known from the writing.
+		r.Bytes = 0
+		err := compare.Read(ctx, pair.Source.ClientOpts(), t.spec.Topic, func(k *kgo.Record) error {
+			r.Bytes += int64(len(k.Key) + len(k.Value))
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read workload: %w", err)
+		}
+	}
+	if t.spec.Kind == workload.Compacted {
+		// What is left is not to change any more, on either side: settings are copied.
+		if err := freeze(ctx, pair.Source.Admin(), t.spec.Topic); err != nil {
+			return nil, err
+		}
+	}
+	if r.WireBytes, err = logBytes(ctx, pair.Source.Admin(), t.spec.Topic); err != nil {
+		return nil, err
+	}
+	c.say("  written in %v: %d records of %.2f GB, %.2f GB in the log", time.Since(began).Round(time.Second), r.Records, float64(r.Bytes)/1e9, float64(r.WireBytes)/1e9)
+	return r, nil
+}
+
+// copy is one run of a mover, measured and checked.
+func (c *comparison) copy(ctx context.Context, pair *kafkatest.ClusterPair, t trial, r *trialResult, m mover, full bool) (run copyRun, err error) {
+	if m == relay {
+		return c.relayRun(ctx, pair, t.spec.Topic)
+	}
+	// At 5 MB/s a run would be too slow to wait for.
+	patience, cancel := context.WithTimeout(ctx, 2*time.Minute+time.Duration(float64(r.Bytes)/5e6*float64(time.Second)))
+	defer cancel()
+	w, err := c.start(m, job{pair: pair, topic: t.spec.Topic, codec: t.spec.Codec, committed: t.committed})
+	if err != nil {
+		return run, err
+	}
+	defer func() {
+		w.Kill()
+		err = errors.Join(err, w.clean(ctx, pair))
+	}()
+	if run, err = w.follow(patience, r.Records, t.every()); err != nil {
+		return run, err
+	}
+	if err := w.stop(); err != nil {
+		return run, err
+	}
+	run.Compare, err = c.check(ctx, pair, w, r, t.spec.Topic, full && m == ours)
+	return run, err
+}
+
+// check makes sure that the target holds exactly the records a consumer of the
+// source sees: in full, or by its end offsets. Where these do not say it, the
+// records are counted.
+func (c *comparison) check(ctx context.Context, pair *kafkatest.ClusterPair, w *moving, r *trialResult, topic string, full bool) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	if full {
+		report, err := compare.Topics(ctx, pair.Source.ClientOpts(), pair.Target.ClientOpts(), []compare.Pair{{Source: topic, Target: w.target}}, compare.Options{})
+		if err == nil {
+			err = report.Err()
+		}
+		if err != nil {
+			return "", fmt.Errorf("compare the copy of %s: %w", w.mover, err)
+		}
+		return fmt.Sprintf("every record of %d equal", r.Records), nil
+	}
+	n, err := w.copied(ctx)
+	if err == nil && n != r.Records {
+		n = 0
+		err = compare.Read(ctx, pair.Target.ClientOpts(), w.target, func(*kgo.Record) error { n++; return nil })
+	}
+	if err == nil && n != r.Records {
+		err = fmt.Errorf("the target holds %d records, the source %d", n, r.Records)
+	}
+	if err != nil {
+		return "", fmt.Errorf("check the copy of %s: %w", w.mover, err)
+	}
+	return fmt.Sprintf("count of %d equal", n), nil
+}
+
+// line is one run in words.
+func (t *trialResult) line(r copyRun) string {
+	if r.Mover == relay {
+		return fmt.Sprintf("%.3f CPU s/GB on the wire", t.cpuPerWireGB(r))
+	}
+	return fmt.Sprintf("%5.0f MB/s, %7.3f CPU s/GB, %4.0f MiB; %s", t.speed(r), t.cpuPerGB(r), peakMiB(r), r.Compare)
+}

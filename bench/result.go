@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// results is all that a comparison has found: the JSON file.
+type results struct {
+	Date    string         `json:"date"`
+	Command string         `json:"command"`
+	Took    time.Duration  `json:"took_ns"`
+	Machine machine        `json:"machine"`
+	Trials  []*trialResult `json:"trials"`
+	Errors  []string       `json:"errors,omitempty"`
+}
+
+// trialResult is what is known of one workload.
+type trialResult struct {
+	Name       string    `json:"name"`
+	Doc        string    `json:"doc"`
+	Partitions int32     `json:"partitions"`
+	Records    int64     `json:"records"`    // that a consumer sees
+	Bytes      int64     `json:"bytes"`      // of their keys and values
+	WireBytes  int64     `json:"wire_bytes"` // of the source's log
+	Runs       []copyRun `json:"runs"`
+}
+
+// of are the runs of one mover.
+func (t *trialResult) of(m mover) []copyRun {
+	return slices.DeleteFunc(slices.Clone(t.Runs), func(r copyRun) bool { return r.Mover != m })
+}
+
+// cpuPerGB are CPU seconds per GB of keys and values.
+func (t *trialResult) cpuPerGB(r copyRun) float64 {
+	return r.CPU.Seconds() / (float64(t.Bytes) / 1e9 * r.Share)
+}
+
+// cpuPerWireGB are CPU seconds per GB of the source's log.
+func (t *trialResult) cpuPerWireGB(r copyRun) float64 {
+	return r.CPU.Seconds() / (float64(t.WireBytes) / 1e9 * r.Share)
+}
+
+// speed is MB/s of keys and values.
+func (t *trialResult) speed(r copyRun) float64 {
+	return float64(t.Bytes) / 1e6 * r.Share / r.Wall.Seconds()
+}
+
+func peakMiB(r copyRun) float64 { return float64(r.Peak) / (1 << 20) }
+
+// A spread is what several rounds found.
+type spread struct{ Median, Min, Max float64 }
+
+// over takes a figure of each run. Without runs it is zero.
+func over[T any](runs []T, figure func(T) float64) spread {
+	var all []float64
+	for _, r := range runs {
+		all = append(all, figure(r))
+	}
+	return spreadOf(all)
+}
+
+func spreadOf(all []float64) spread {
+	n := len(all)
+	if n == 0 {
+		return spread{}
+	}
+	all = slices.Sorted(slices.Values(all))
+	return spread{Median: (all[(n-1)/2] + all[n/2]) / 2, Min: all[0], Max: all[n-1]}
+}
+
+// write puts a file in place as a whole: a run that is killed leaves what it
+// had before.
+func write(dir, name string, content []byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // results are to be read
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path+".part", content, 0o644); err != nil { //nolint:gosec // results are to be read
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(path+".part", path)
+}
+
+func (r *results) json() ([]byte, error) {
+	text, err := json.MarshalIndent(r, "", "\t")
+	return append(text, '\n'), err
+}

@@ -73,8 +73,12 @@ func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
 	defer c.close()
 	c.results = results{Date: c.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine(ctx)}
 	c.name = c.results.Date + "-compare"
-	if slices.Contains(c.parts, "copy") {
-		if err := c.copies(ctx); err != nil {
+	measures := map[string]func(context.Context) error{"copy": c.copies, "latency": c.latency, "kill": c.kills, "resume": c.resume}
+	for _, part := range allParts {
+		if !slices.Contains(c.parts, part) {
+			continue
+		}
+		if err := c.fails(ctx, part, measures[part](ctx)); err != nil {
 			return err
 		}
 	}
@@ -133,6 +137,15 @@ func (c *comparison) save() error {
 		return fmt.Errorf("encode results: %w", err)
 	}
 	return write(c.out, c.name+".json", text)
+}
+
+// resume counts what groups read again.
+func (c *comparison) resume(ctx context.Context) error {
+	c.say("records that groups read again after moving to the target")
+	r := &resumeRun{lab: c.lab, records: 3_900_000, groups: 8}
+	rows, err := r.measure(ctx)
+	c.results.Resume = rows
+	return err
 }
 
 // copies lets every mover copy every workload.

@@ -21,7 +21,8 @@ const (
 	ours      mover = "replicator"
 	mmTuned   mover = "mm2-tuned"
 	mmDefault mover = "mm2-default"
-	relay     mover = "relay" // of bytes, between two sockets: the floor
+	relay     mover = "relay"  // of bytes, between two sockets: the floor
+	direct    mover = "direct" // none: what is written is read on the source
 )
 
 // title is what the reports call it.
@@ -33,6 +34,8 @@ func (m mover) title() string {
 		return "MirrorMaker 2, tuned"
 	case mmDefault:
 		return "MirrorMaker 2, default"
+	case direct:
+		return "no mover, read on the source"
 	default:
 		return "TCP relay"
 	}
@@ -52,11 +55,11 @@ type job struct {
 type moving struct {
 	*kafkatest.Process
 	mover  mover
-	alias  string // what it calls the source
-	target string // topic on the target
-	dir    string
-	admin  *kadm.Client // of the target
-	again  func() (*kafkatest.Process, error)
+	alias  string                             // what it calls the source
+	target string                             // topic on the target
+	admin  *kadm.Client                       // of the target
+	yaml   string                             // configuration of a replicator
+	again  func() (*kafkatest.Process, error) // starts it, also once more after its end
 }
 
 // start starts a mover on a job. Nothing of earlier runs is found by it.
@@ -65,12 +68,12 @@ func (l *lab) start(m mover, j job) (*moving, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &moving{mover: m, alias: fmt.Sprintf("east%d", n), dir: dir, admin: j.pair.Target.Admin()}
+	w := &moving{mover: m, alias: fmt.Sprintf("east%d", n), admin: j.pair.Target.Admin()}
 	w.target = w.alias + "." + j.topic
 	if m == ours {
 		// Aborted records are left out by default.
-		yaml := daemonConfig{pair: j.pair, from: w.alias, topics: map[string]string{j.topic: w.target}, link: j.link}.yaml()
-		w.again = func() (*kafkatest.Process, error) { return l.startDaemon(dir, yaml) }
+		w.yaml = daemonConfig{pair: j.pair, from: w.alias, topics: map[string]string{j.topic: w.target}, link: j.link}.yaml()
+		w.again = func() (*kafkatest.Process, error) { return l.startDaemon(dir, w.yaml) }
 	} else {
 		c := mirrorMakerConfig{pair: j.pair, alias: w.alias, topic: j.topic}
 		if m == mmTuned {

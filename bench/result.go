@@ -16,6 +16,9 @@ type results struct {
 	Took    time.Duration  `json:"took_ns"`
 	Machine machine        `json:"machine"`
 	Trials  []*trialResult `json:"trials"`
+	Latency []latencyRun   `json:"latency,omitempty"`
+	Kill    []killRun      `json:"kill,omitempty"`
+	Resume  []resumeRow    `json:"resume,omitempty"`
 	Errors  []string       `json:"errors,omitempty"`
 }
 
@@ -42,7 +45,11 @@ func (t *trialResult) cpuPerGB(r copyRun) float64 {
 
 // cpuPerWireGB are CPU seconds per GB of the source's log.
 func (t *trialResult) cpuPerWireGB(r copyRun) float64 {
-	return r.CPU.Seconds() / (float64(t.WireBytes) / 1e9 * r.Share)
+	wire := t.WireBytes
+	if r.Wire > 0 {
+		wire = r.Wire
+	}
+	return r.CPU.Seconds() / (float64(wire) / 1e9 * r.Share)
 }
 
 // speed is MB/s of keys and values.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -85,6 +86,8 @@ func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
 	if err := c.save(); err != nil {
 		return err
 	}
+	fmt.Print(c.results.report(""))
+	c.say("written: %s and .json, .svg beside it", filepath.Join(c.out, c.name+".md"))
 	if len(c.results.Errors) > 0 {
 		return fmt.Errorf("%d measurements failed, the report names them", len(c.results.Errors))
 	}
@@ -129,14 +132,29 @@ func (c *comparison) fails(ctx context.Context, what string, err error) error {
 	return nil
 }
 
-// save writes the results there are.
+// save writes the results there are: all figures, the report, and its chart.
 func (c *comparison) save() error {
-	c.results.Took = time.Since(c.began)
-	text, err := c.results.json()
+	r := &c.results
+	r.Took = time.Since(c.began)
+	r.Verdicts = nil
+	for _, a := range aims() {
+		r.Verdicts = append(r.Verdicts, a.judge(r))
+	}
+	text, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encode results: %w", err)
 	}
-	return write(c.out, c.name+".json", text)
+	files := map[string][]byte{".json": append(text, '\n')}
+	chart := ""
+	if svg := r.chart(); svg != "" {
+		chart = c.name + ".svg"
+		files[".svg"] = []byte(svg)
+	}
+	files[".md"] = []byte(r.report(chart))
+	for ending, content := range files {
+		err = errors.Join(err, write(c.out, c.name+ending, content))
+	}
+	return err
 }
 
 // resume counts what groups read again.

@@ -30,18 +30,20 @@ func newRelayCommand() *cobra.Command {
 		Short:  "Copies one connection to an address, by read and write",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
-		RunE:   func(cmd *cobra.Command, args []string) error { return relayTo(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return relayTo(cmd.Context(), args[0], os.Stdin, os.Stdout)
+		},
 	}
 }
 
-// relayTo accepts one connection, on the address it prints, copies what comes
-// to another address, and ends when its standard input does.
-func relayTo(ctx context.Context, to string) error {
+// relayTo accepts one connection, on the address it prints to stdout, copies what
+// comes to another address, and ends when stdin does.
+func relayTo(ctx context.Context, to string, stdin io.Reader, stdout io.Writer) error {
 	from, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	fmt.Println(from.Addr())
+	fmt.Fprintln(stdout, from.Addr())
 	in, err := from.Accept()
 	if err != nil {
 		return fmt.Errorf("accept: %w", err)
@@ -66,7 +68,7 @@ func relayTo(ctx context.Context, to string) error {
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
-	_, err = io.Copy(io.Discard, os.Stdin) // stay until the CPU clock was read
+	_, err = io.Copy(io.Discard, stdin) // stay until the CPU clock was read
 	return err
 }
 

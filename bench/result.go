@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,15 +10,16 @@ import (
 
 // results is all that a comparison has found: the JSON file.
 type results struct {
-	Date    string         `json:"date"`
-	Command string         `json:"command"`
-	Took    time.Duration  `json:"took_ns"`
-	Machine machine        `json:"machine"`
-	Trials  []*trialResult `json:"trials"`
-	Latency []latencyRun   `json:"latency,omitempty"`
-	Kill    []killRun      `json:"kill,omitempty"`
-	Resume  []resumeRow    `json:"resume,omitempty"`
-	Errors  []string       `json:"errors,omitempty"`
+	Date     string         `json:"date"`
+	Command  string         `json:"command"`
+	Took     time.Duration  `json:"took_ns"`
+	Machine  machine        `json:"machine"`
+	Trials   []*trialResult `json:"trials"`
+	Latency  []latencyRun   `json:"latency,omitempty"`
+	Kill     []killRun      `json:"kill,omitempty"`
+	Resume   []resumeRow    `json:"resume,omitempty"`
+	Verdicts []verdict      `json:"aims"`
+	Errors   []string       `json:"errors,omitempty"`
 }
 
 // trialResult is what is known of one workload.
@@ -60,7 +60,10 @@ func (t *trialResult) speed(r copyRun) float64 {
 func peakMiB(r copyRun) float64 { return float64(r.Peak) / (1 << 20) }
 
 // A spread is what several rounds found.
-type spread struct{ Median, Min, Max float64 }
+type spread struct {
+	N                int // rounds
+	Median, Min, Max float64
+}
 
 // over takes a figure of each run. Without runs it is zero.
 func over[T any](runs []T, figure func(T) float64) spread {
@@ -77,7 +80,7 @@ func spreadOf(all []float64) spread {
 		return spread{}
 	}
 	all = slices.Sorted(slices.Values(all))
-	return spread{Median: (all[(n-1)/2] + all[n/2]) / 2, Min: all[0], Max: all[n-1]}
+	return spread{N: n, Median: (all[(n-1)/2] + all[n/2]) / 2, Min: all[0], Max: all[n-1]}
 }
 
 // write puts a file in place as a whole: a run that is killed leaves what it
@@ -91,9 +94,4 @@ func write(dir, name string, content []byte) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return os.Rename(path+".part", path)
-}
-
-func (r *results) json() ([]byte, error) {
-	text, err := json.MarshalIndent(r, "", "\t")
-	return append(text, '\n'), err
 }

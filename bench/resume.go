@@ -285,10 +285,9 @@ func resumeRows(who string, all []standing, placed map[standing]int64, logs map[
 
 // resumeTable is the rows as a table of Markdown.
 func resumeTable(rows []resumeRow) string {
-	var b bytes.Buffer
-	b.WriteString("| mover | lag from | placed | exact | read again, mean | max | skipped | not placed |\n|---|---|---|---|---|---|---|---|\n")
+	out := [][]string{{"mover", "lag from", "placed", "exact", "read again, mean", "max", "skipped", "not placed"}}
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %.0f | %d | %d | %d |\n", r.Who, r.Lag, r.Placed, r.Exact, r.Again, r.Most, r.Skipped, r.NotPlaced)
+		out = append(out, []string{r.Who, fmt.Sprint(r.Lag), fmt.Sprint(r.Placed), fmt.Sprint(r.Exact), fmt.Sprintf("%.0f", r.Again), fmt.Sprint(r.Most), fmt.Sprint(r.Skipped), fmt.Sprint(r.NotPlaced)})
 	}
-	return b.String()
+	return table(out)
 }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// report is the results in words, as Markdown that is also readable as it is.
+// The chart is named if there is one.
+func (r *results) report(chart string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s: against MirrorMaker 2\n\n", r.Date)
+	m := r.Machine
+	fmt.Fprintf(&b, "%s, %d cores, %.0f GB; %s, %s, %s; Kafka %s, one broker a side, all on these cores and loopback; commit %s; took %s.\n",
+		m.CPU, m.Cores, float64(m.Memory)/1e9, m.Kernel, m.Go, m.Java, m.Kafka, m.Commit, r.Took.Round(time.Second))
+	b.WriteString("Medians, with the least and the most of all rounds behind them. Ratios are of medians within this run; absolute figures are of this machine. How it is measured: [bench/](../README.md).\n\n")
+	fmt.Fprintf(&b, "    %s\n\n", r.Command)
+	if len(r.Errors) > 0 {
+		b.WriteString("## Failed\n")
+		for _, e := range r.Errors {
+			first, _, _ := strings.Cut(e, "\n")
+			fmt.Fprintf(&b, "- %s\n", first)
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("## Aims\n" + r.aimsTable() + "\n")
+	if len(r.Trials) > 0 {
+		fmt.Fprintf(&b, "## Copying\n%s\n", r.trialsTable())
+		fmt.Fprintf(&b, "### CPU seconds per GB of keys and values\n")
+		if chart != "" {
+			fmt.Fprintf(&b, "![CPU seconds per GB of keys and values, by workload](%s)\n\n", chart)
+		}
+		fmt.Fprintf(&b, "%s\n", r.moversTable("%.3g", less, (*trialResult).cpuPerGB))
+		fmt.Fprintf(&b, "### MB/s of keys and values\n%s\n", r.moversTable("%.0f", times, (*trialResult).speed))
+		fmt.Fprintf(&b, "### Peak RSS, MiB\n%s\n", r.moversTable("%.0f", less, func(_ *trialResult, run copyRun) float64 { return peakMiB(run) }))
+		fmt.Fprintf(&b, "### CPU seconds per GB on the wire, against a plain relay of the same bytes\n%s\n", r.wireTable())
+	}
+	if len(r.Latency) > 0 {
+		fmt.Fprintf(&b, "## Latency at %d records a second\nFrom the producer (`acks=all`, no linger) to a consumer of the target.\n\n%s\n", latencyRate, r.latencyTable())
+	}
+	if len(r.Kill) > 0 {
+		fmt.Fprintf(&b, "## kill -9 under %d records a second\nOne of two replicators; a MirrorMaker 2 that is started again at once. Seconds until a record produced after the kill arrives.\n\n%s\n", killRate, r.killTable())
+	}
+	if len(r.Resume) > 0 {
+		fmt.Fprintf(&b, "## Records that groups read again on the target\n%s\n", resumeTable(r.Resume))
+	}
+	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+func (r *results) aimsTable() string {
+	rows := [][]string{{"aim", "wanted", "measured", ""}}
+	for _, a := range aims() {
+		v := a.judge(r)
+		rows = append(rows, []string{v.Aim, v.Wanted, v.Got, v.String()})
+	}
+	return table(rows)
+}
+
+// trialsTable says what the workloads are.
+func (r *results) trialsTable() string {
+	rows := [][]string{{"workload", "", "records", "GB", "GB on the wire"}}
+	for _, t := range r.Trials {
+		rows = append(rows, []string{t.Name, t.Doc, fmt.Sprint(t.Records), fmt.Sprintf("%.3g", float64(t.Bytes)/1e9), fmt.Sprintf("%.3g", float64(t.WireBytes)/1e9)})
+	}
+	return table(rows)
+}
+
+// moversTable is one figure of every workload and mover, with the ratio of
+// those of MirrorMaker 2 to ours, in the sense that more is better for us.
+func (r *results) moversTable(format, ratio string, figure func(*trialResult, copyRun) float64) string {
+	rows := [][]string{{"workload", ours.title(), mmTuned.title(), "ratio", mmDefault.title(), "ratio"}}
+	for _, t := range r.Trials {
+		row := []string{t.Name}
+		mine := over(t.of(ours), func(run copyRun) float64 { return figure(t, run) })
+		for _, m := range []mover{ours, mmTuned, mmDefault} {
+			s := over(t.of(m), func(run copyRun) float64 { return figure(t, run) })
+			row = append(row, s.text(format))
+			if m == ours {
+				continue
+			}
+			cell := ""
+			if s.Median > 0 && mine.Median > 0 {
+				quotient := s.Median / mine.Median
+				if ratio == times {
+					quotient = 1 / quotient
+				}
+				cell = fmt.Sprintf(ratio, quotient)
+			}
+			row = append(row, cell)
+		}
+		rows = append(rows, row)
+	}
+	return table(rows)
+}
+
+func (r *results) wireTable() string {
+	rows := [][]string{{"workload", relay.title(), ours.title(), "ratio", mmTuned.title(), "ratio"}}
+	for _, t := range r.Trials {
+		floor := over(t.of(relay), t.cpuPerWireGB)
+		if floor.Median == 0 {
+			continue
+		}
+		row := []string{t.Name, floor.text("%.3g")}
+		for _, m := range []mover{ours, mmTuned} {
+			s := over(t.of(m), t.cpuPerWireGB)
+			row = append(row, s.text("%.3g"), "")
+			if s.Median > 0 {
+				row[len(row)-1] = fmt.Sprintf(times, s.Median/floor.Median)
+			}
+		}
+		rows = append(rows, row)
+	}
+	return table(rows)
+}
+
+func (r *results) latencyTable() string {
+	rows := [][]string{{"", "records", "p50", "p99", "p99.9", "max"}}
+	for _, l := range r.Latency {
+		rows = append(rows, []string{l.Mover.title(), fmt.Sprint(l.Records), millis(l.P50), millis(l.P99), millis(l.P999), millis(l.Max)})
+	}
+	return table(rows)
+}
+
+func (r *results) killTable() string {
+	rows := [][]string{{"", "partitions that stood still", "first moves, s", "all move, s", "records", "doubled", "lost", "out of order"}}
+	for _, m := range []mover{ours, mmTuned} {
+		runs := r.kills(m)
+		if len(runs) == 0 {
+			continue
+		}
+		row := []string{m.title()}
+		for _, figure := range []struct {
+			of     func(killRun) float64
+			format string
+		}{
+			{func(k killRun) float64 { return float64(k.Stalled) }, "%.0f"},
+			{func(k killRun) float64 { return k.First.Seconds() }, "%.1f"},
+			{func(k killRun) float64 { return k.All.Seconds() }, "%.1f"},
+			{func(k killRun) float64 { return float64(k.Acknowledged) }, "%.0f"},
+			{func(k killRun) float64 { return float64(k.Doubled) }, "%.0f"},
+			{func(k killRun) float64 { return float64(k.Lost) }, "%.0f"},
+			{func(k killRun) float64 { return float64(k.Disordered) }, "%.0f"},
+		} {
+			row = append(row, over(runs, figure.of).text(figure.format))
+		}
+		rows = append(rows, row)
+	}
+	return table(rows)
+}
+
+// text is the median, with the range where there is one.
+func (s spread) text(format string) string {
+	if s.N == 0 {
+		return ""
+	}
+	median, least, most := fmt.Sprintf(format, s.Median), fmt.Sprintf(format, s.Min), fmt.Sprintf(format, s.Max)
+	if least == most {
+		return median
+	}
+	return median + " (" + least + " to " + most + ")"
+}
+
+// table is a table of Markdown whose columns are as wide as their widest cell.
+func table(rows [][]string) string {
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			width[i] = max(width[i], utf8.RuneCountInString(cell), 3)
+		}
+	}
+	var b strings.Builder
+	for n, row := range rows {
+		for i, cell := range row {
+			b.WriteString("| " + cell + strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+1))
+		}
+		b.WriteString("|\n")
+		if n == 0 {
+			for _, w := range width {
+				b.WriteString("|" + strings.Repeat("-", w+2))
+			}
+			b.WriteString("|\n")
+		}
+	}
+	return b.String()
+}

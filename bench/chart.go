@@ -32,17 +32,17 @@ func (r *results) chart() string {
 	least, most := math.Inf(1), 0.0
 	var shown []*trialResult
 	for _, t := range r.Trials {
-		any := false
+		has := false
 		for _, s := range series {
 			if runs := t.of(s.mover); len(runs) > 0 {
 				v := over(runs, t.cpuPerGB)
-				least, most, any = min(least, v.Min), max(most, v.Max), true
+				least, most, has = min(least, v.Min), max(most, v.Max), true
 			}
 		}
-		if floor := t.floor(); any && floor > 0 {
+		if floor := t.floor(); has && floor > 0 {
 			least = min(least, floor)
 		}
-		if any {
+		if has {
 			shown = append(shown, t)
 		}
 	}

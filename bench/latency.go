@@ -31,6 +31,7 @@ const (
 // target, both of them in this process, at a steady rate.
 type latencyRun struct {
 	Mover   mover         `json:"mover"`
+	Round   int           `json:"round"`
 	Records int           `json:"records"`
 	P50     time.Duration `json:"p50_ns"`
 	P99     time.Duration `json:"p99_ns"`
@@ -42,19 +43,22 @@ type latencyRun struct {
 // of the source itself: what brokers and clients take without a mover.
 func (c *comparison) latency(ctx context.Context) error {
 	return site{}.with(ctx, func(pair *kafkatest.ClusterPair) error {
-		for _, m := range []mover{direct, ours, mmTuned} {
-			c.say("latency at %d records a second, %d s: %s", latencyRate, c.seconds, m.title())
-			r, err := c.latencyOf(ctx, pair, m)
-			if err := c.fails(ctx, "latency of "+string(m), err); err != nil {
-				return err
-			}
-			if err != nil {
-				continue
-			}
-			c.results.Latency = append(c.results.Latency, r)
-			c.say("  p50 %s, p99 %s, p99.9 %s, max %s", millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max))
-			if err := c.save(); err != nil {
-				return err
+		for round := range c.rounds {
+			for _, m := range []mover{direct, ours, mmTuned} {
+				c.say("latency at %d records a second, round %d of %d, %d s: %s", latencyRate, round+1, c.rounds, c.seconds, m.title())
+				r, err := c.latencyOf(ctx, pair, m)
+				if err := c.fails(ctx, "latency of "+string(m), err); err != nil {
+					return err
+				}
+				if err != nil {
+					continue
+				}
+				r.Round = round + 1
+				c.results.Latency = append(c.results.Latency, r)
+				c.say("  p50 %s, p99 %s, p99.9 %s, max %s", millis(r.P50), millis(r.P99), millis(r.P999), millis(r.Max))
+				if err := c.save(); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -70,6 +74,7 @@ func (c *comparison) latencyOf(ctx context.Context, pair *kafkatest.ClusterPair,
 	if _, err := workload.Write(ctx, pair.Source.ClientOpts(), spec); err != nil {
 		return r, err
 	}
+	defer func() { err = errors.Join(err, deleteTopics(ctx, pair.Source.Admin(), topic)) }()
 	from, target := pair.Source, topic
 	var dead <-chan struct{} // never, where nothing moves
 	ended := func() error { return nil }
@@ -236,14 +241,6 @@ func quantile(sorted []time.Duration, part float64) time.Duration {
 }
 
 // millis writes a duration in milliseconds, with three digits that count.
-func millis(d time.Duration) string {
-	ms := float64(d) / float64(time.Millisecond)
-	switch {
-	case ms < 10:
-		return fmt.Sprintf("%.2f ms", ms)
-	case ms < 100:
-		return fmt.Sprintf("%.1f ms", ms)
-	default:
-		return fmt.Sprintf("%.0f ms", ms)
-	}
-}
+func millis(d time.Duration) string { return fmt.Sprintf("%.3g ms", inMillis(d)) }
+
+func inMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -44,7 +44,7 @@ func thisMachine(ctx context.Context) machine {
 	if home := os.Getenv("JAVA_HOME"); home != "" {
 		java = filepath.Join(home, "bin", "java")
 	}
-	if out, err := exec.CommandContext(ctx, java, "--version").Output(); err == nil {
+	if out, err := exec.CommandContext(ctx, java, "--version").Output(); err == nil { //nolint:gosec // JAVA_HOME is the user's own
 		first, _, _ := strings.Cut(string(out), "\n")
 		m.Java = strings.TrimSpace(first)
 	}

@@ -116,9 +116,16 @@ func (r *results) wireTable() string {
 }
 
 func (r *results) latencyTable() string {
-	rows := [][]string{{"", "records", "p50", "p99", "p99.9", "max"}}
-	for _, l := range r.Latency {
-		rows = append(rows, []string{l.Mover.title(), fmt.Sprint(l.Records), millis(l.P50), millis(l.P99), millis(l.P999), millis(l.Max)})
+	rows := [][]string{{"ms", "p50", "p99", "p99.9", "max"}}
+	for _, m := range []mover{direct, ours, mmTuned} {
+		row := []string{m.title()}
+		for _, figure := range []func(latencyRun) time.Duration{
+			func(l latencyRun) time.Duration { return l.P50 }, func(l latencyRun) time.Duration { return l.P99 },
+			func(l latencyRun) time.Duration { return l.P999 }, func(l latencyRun) time.Duration { return l.Max },
+		} {
+			row = append(row, over(r.latencies(m), func(l latencyRun) float64 { return inMillis(figure(l)) }).text("%.3g"))
+		}
+		rows = append(rows, row)
 	}
 	return table(rows)
 }

@@ -47,10 +47,10 @@ func trials(scale float64) []trial {
 	many.Run = closedBatch / 1000 // whole batches: else each of a thousand partitions gets a few records at a time
 	all := []trial{
 		{name: "lz4", doc: "1,000-byte records, lz4, batches of about 64 KiB on the wire, 8 partitions", spec: kb(workload.LZ4, 2_000_000)},
-		{name: "none", doc: "the same, not compressed", spec: kb(workload.None, 1_000_000)},
-		{name: "zstd", doc: "the same, zstd", spec: kb(workload.Zstd, 1_000_000)},
-		{name: "snappy", doc: "the same, snappy as Java clients frame it", spec: kb(workload.Snappy, 1_000_000)},
-		{name: "gzip", doc: "the same, gzip", spec: kb(workload.Gzip, 1_000_000)},
+		{name: "none", doc: "1,000-byte records, not compressed, batches of 64 KiB, 8 partitions", spec: kb(workload.None, 1_000_000)},
+		{name: "zstd", doc: "as lz4, zstd", spec: kb(workload.Zstd, 1_000_000)},
+		{name: "snappy", doc: "as lz4, snappy as Java clients frame it", spec: kb(workload.Snappy, 1_000_000)},
+		{name: "gzip", doc: "as lz4, gzip", spec: kb(workload.Gzip, 1_000_000)},
 		{name: "small", doc: "batches of ten 100-byte records, lz4", spec: small},
 		{name: "compacted", doc: "compacted topic, about half of its offsets are holes, lz4", spec: kind(workload.Compacted, kb(workload.LZ4, 1_000_000))},
 		{name: "transactions", doc: "transactions of 1 to 100 records, a quarter aborted, lz4, read_committed", spec: kind(workload.Transactions, kb(workload.LZ4, 150_000)), committed: true},

@@ -7,20 +7,27 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/wan"
 )
+
+// farBuffer is the most, in bytes, that TCP of the far side buffers: more than a
+// round trip's worth of any figure to expect.
+const farBuffer = 16 << 20
 
 // site is where brokers are put: measurements of the same site share a pair.
 type site struct {
 	TLS bool
+	RTT time.Duration // of the round trip between the source and everything else
 }
 
 // launch starts one broker a side, as they run in production: the optimising
 // compiler, and a heap of 1 GiB. What was deleted is gone from the disk soon.
-func (s site) launch(ctx context.Context) (*kafkatest.ClusterPair, error) {
+func (s site) launch(ctx context.Context, source kafkatest.Network) (*kafkatest.ClusterPair, error) {
 	cfg := kafkatest.Config{FullJIT: true, Heap: "1g", Properties: map[string]string{
 		"log.segment.delete.delay.ms": "1000",
 		"log.cleaner.backoff.ms":      "1000",
@@ -28,21 +35,51 @@ func (s site) launch(ctx context.Context) (*kafkatest.ClusterPair, error) {
 	if s.TLS {
 		cfg.TLS = kafkatest.ServerTLS
 	}
-	pair, err := kafkatest.LaunchPair(ctx, cfg, cfg)
+	far := cfg
+	if far.Network = source; s.RTT > 0 {
+		// As brokers are set up for consumers that are far away: by default they send
+		// at most 100 KiB a round trip.
+		far.Properties = maps.Clone(cfg.Properties)
+		far.Properties["socket.send.buffer.bytes"] = "-1"
+	}
+	pair, err := kafkatest.LaunchPair(ctx, far, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start brokers: %w", err)
 	}
 	return pair, nil
 }
 
-// with launches brokers for as long as a function runs.
+// with launches brokers for as long as a function runs. Those of a site with a
+// round trip are as near as others.
 func (s site) with(ctx context.Context, do func(*kafkatest.ClusterPair) error) error {
-	pair, err := s.launch(ctx)
+	return s.withDistance(ctx, func(pair *kafkatest.ClusterPair, _ func(bool) error) error { return do(pair) })
+}
+
+// withDistance also gives a function that puts the source far away, by the
+// site's round trip, and brings it back.
+func (s site) withDistance(ctx context.Context, do func(pair *kafkatest.ClusterPair, away func(bool) error) error) (err error) {
+	away := func(bool) error { return nil }
+	var source kafkatest.Network
+	if s.RTT > 0 {
+		link, err := wan.Open(ctx, wan.Config{TCPBuffer: farBuffer})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, link.Close()) }()
+		source = kafkatest.Network{Host: link.Far.String(), Command: link.Command}
+		away = func(far bool) error {
+			if far {
+				return link.Set(s.RTT/2, 0, 0)
+			}
+			return link.Set(0, 0, 0)
+		}
+	}
+	pair, err := s.launch(ctx, source)
 	if err != nil {
 		return err
 	}
 	defer pair.Close()
-	return do(pair)
+	return do(pair, away)
 }
 
 // freeze keeps a compacted topic, and copies with its settings, as they are.

@@ -17,6 +17,7 @@ import (
 
 	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
+	"replicator/internal/wan"
 	"replicator/internal/workload"
 )
 
@@ -186,11 +187,11 @@ func (c *comparison) copies(ctx context.Context) error {
 	}
 	done := 0
 	for _, s := range sites {
-		err := s.with(ctx, func(pair *kafkatest.ClusterPair) error {
+		err := s.withDistance(ctx, func(pair *kafkatest.ClusterPair, away func(bool) error) error {
 			for _, t := range bySite[s] {
 				done++
 				c.say("workload %d of %d: %s", done, len(all), t)
-				if err := c.fails(ctx, "workload "+t.name, c.try(ctx, pair, t)); err != nil {
+				if err := c.fails(ctx, "workload "+t.name, c.try(ctx, pair, away, t)); err != nil {
 					return err
 				}
 				if err := c.save(); err != nil {
@@ -199,6 +200,11 @@ func (c *comparison) copies(ctx context.Context) error {
 			}
 			return nil
 		})
+		if errors.Is(err, wan.ErrUnavailable) {
+			c.say("not run: %v", err)
+			c.results.NotRun = append(c.results.NotRun, fmt.Sprintf("workload %s: %v", bySite[s][0].name, err))
+			continue
+		}
 		if err := c.fails(ctx, "workloads", err); err != nil {
 			return err
 		}
@@ -218,7 +224,7 @@ func (c *comparison) movers(round int) ([]mover, error) {
 }
 
 // try writes a workload, lets every mover copy it, and deletes it.
-func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, t trial) error {
+func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, away func(bool) error, t trial) error {
 	r, err := c.prepare(ctx, pair, t)
 	if err != nil {
 		return err
@@ -230,7 +236,10 @@ func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, t tri
 			return err
 		}
 		for _, m := range movers {
-			run, err := c.copy(ctx, pair, t, r, m, round == 0)
+			if slices.Contains(t.without, m) {
+				continue
+			}
+			run, err := c.copy(ctx, pair, away, t, r, m, round == 0)
 			if err := c.fails(ctx, fmt.Sprintf("workload %s, %s, round %d", t.name, m, round+1), err); err != nil {
 				return err
 			}
@@ -283,25 +292,28 @@ func (c *comparison) prepare(ctx context.Context, pair *kafkatest.ClusterPair, t
 }
 
 // copy is one run of a mover, measured and checked.
-func (c *comparison) copy(ctx context.Context, pair *kafkatest.ClusterPair, t trial, r *trialResult, m mover, full bool) (run copyRun, err error) {
+func (c *comparison) copy(ctx context.Context, pair *kafkatest.ClusterPair, away func(bool) error, t trial, r *trialResult, m mover, full bool) (run copyRun, err error) {
 	if m == relay {
 		return c.relayRun(ctx, pair, t.spec.Topic)
 	}
 	// At 5 MB/s a run would be too slow to wait for.
 	patience, cancel := context.WithTimeout(ctx, 2*time.Minute+time.Duration(float64(r.Bytes)/5e6*float64(time.Second)))
 	defer cancel()
+	if err := away(true); err != nil { // the writing, and the check, are near
+		return run, err
+	}
 	w, err := c.start(m, job{pair: pair, topic: t.spec.Topic, codec: t.spec.Codec, committed: t.committed})
 	if err != nil {
 		return run, err
 	}
 	defer func() {
 		w.Kill()
-		err = errors.Join(err, w.clean(ctx, pair))
+		err = errors.Join(err, away(false), w.clean(ctx, pair))
 	}()
 	if run, err = w.follow(patience, r.Records, t.every()); err != nil {
 		return run, err
 	}
-	if err := w.stop(); err != nil {
+	if err := errors.Join(w.stop(), away(false)); err != nil {
 		return run, err
 	}
 	run.Compare, err = c.check(ctx, pair, w, r, t.spec.Topic, full && m == ours)

@@ -25,6 +25,9 @@ func (r *results) report(chart string) string {
 		}
 		b.WriteByte('\n')
 	}
+	if len(r.NotRun) > 0 {
+		fmt.Fprintf(&b, "Not run here: %s.\n\n", strings.Join(r.NotRun, "; "))
+	}
 	b.WriteString("## Aims\n" + r.aimsTable() + "\n")
 	if len(r.Trials) > 0 {
 		fmt.Fprintf(&b, "## Copying\n%s\n", r.trialsTable())

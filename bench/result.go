@@ -19,6 +19,7 @@ type results struct {
 	Kill     []killRun      `json:"kill,omitempty"`
 	Resume   []resumeRow    `json:"resume,omitempty"`
 	Verdicts []verdict      `json:"aims"`
+	NotRun   []string       `json:"not_run,omitempty"` // what this machine cannot do
 	Errors   []string       `json:"errors,omitempty"`
 }
 

@@ -14,6 +14,7 @@ type trial struct {
 	doc       string
 	site      site
 	spec      workload.Spec // but for the topic
+	without   []mover       // those that would take too long, or have no part in it
 	committed bool          // MirrorMaker 2 is told to leave aborted records out; the replicator does by default
 }
 
@@ -21,6 +22,7 @@ const (
 	// A batch of 200 KiB is one of about 64 KiB once compressed.
 	closedBatch = 200 << 10
 	openBatch   = 64 << 10
+	wanTrip     = 80 * time.Millisecond
 )
 
 // trials lists all of them, in the order of the report. Records are scaled by
@@ -57,6 +59,7 @@ func trials(scale float64) []trial {
 		{name: "one-partition", doc: "as lz4, one partition", spec: on(kb(workload.LZ4, 1_000_000), 1)},
 		{name: "thousand-partitions", doc: "as lz4, 1,000 partitions", spec: many},
 		{name: "tls", doc: "as lz4, both clusters over TLS", site: site{TLS: true}, spec: kb(workload.LZ4, 1_000_000)},
+		{name: "wan", doc: "as none, one partition, 80 ms of round trip between the source and everything else", site: site{RTT: wanTrip}, spec: on(kb(workload.None, 400_000), 1), without: []mover{mmDefault, relay}},
 	}
 	for i := range all {
 		s := &all[i].spec

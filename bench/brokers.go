@@ -19,7 +19,7 @@ import (
 // round trip's worth of any figure to expect.
 const farBuffer = 16 << 20
 
-// site is where brokers are put: measurements of the same site share a pair.
+// site is where brokers are put.
 type site struct {
 	TLS bool
 	RTT time.Duration // of the round trip between the source and everything else

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -76,10 +75,13 @@ func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
 	c.results = results{Date: c.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine(ctx)}
 	c.name = c.results.Date + "-compare"
 	measures := map[string]func(context.Context) error{"copy": c.copies, "latency": c.latency, "kill": c.kills, "resume": c.resume}
-	for _, part := range allParts {
-		if !slices.Contains(c.parts, part) {
-			continue
+	for _, part := range c.parts {
+		if measures[part] == nil {
+			return fmt.Errorf("--parts: there is no %q, only %s", part, strings.Join(allParts, ", "))
 		}
+	}
+	for i, part := range c.parts {
+		c.say("part %d of %d: %s", i+1, len(c.parts), part)
 		if err := c.fails(ctx, part, measures[part](ctx)); err != nil {
 			return err
 		}
@@ -133,29 +135,10 @@ func (c *comparison) fails(ctx context.Context, what string, err error) error {
 	return nil
 }
 
-// save writes the results there are: all figures, the report, and its chart.
+// save writes the results there are.
 func (c *comparison) save() error {
-	r := &c.results
-	r.Took = time.Since(c.began)
-	r.Verdicts = nil
-	for _, a := range aims() {
-		r.Verdicts = append(r.Verdicts, a.judge(r))
-	}
-	text, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return fmt.Errorf("encode results: %w", err)
-	}
-	files := map[string][]byte{".json": append(text, '\n')}
-	chart := ""
-	if svg := r.chart(); svg != "" {
-		chart = c.name + ".svg"
-		files[".svg"] = []byte(svg)
-	}
-	files[".md"] = []byte(r.report(chart))
-	for ending, content := range files {
-		err = errors.Join(err, write(c.out, c.name+ending, content))
-	}
-	return err
+	c.results.Took = time.Since(c.began)
+	return c.results.save(c.out, c.name)
 }
 
 // resume counts what groups read again.
@@ -177,35 +160,19 @@ func (c *comparison) copies(ctx context.Context) error {
 	if len(all) == 0 {
 		return fmt.Errorf("--workload: none matches %s", c.workload)
 	}
-	bySite := map[site][]trial{}
-	var sites []site
-	for _, t := range all {
-		if bySite[t.site] == nil {
-			sites = append(sites, t.site)
-		}
-		bySite[t.site] = append(bySite[t.site], t)
-	}
-	done := 0
-	for _, s := range sites {
-		err := s.withDistance(ctx, func(pair *kafkatest.ClusterPair, away func(bool) error) error {
-			for _, t := range bySite[s] {
-				done++
-				c.say("workload %d of %d: %s", done, len(all), t)
-				if err := c.fails(ctx, "workload "+t.name, c.try(ctx, pair, away, t)); err != nil {
-					return err
-				}
-				if err := c.save(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	for i, t := range all {
+		c.say("workload %d of %d: %s", i+1, len(all), t)
+		// Brokers of its own: what one workload does to them, no other one feels.
+		err := t.site.withDistance(ctx, func(pair *kafkatest.ClusterPair, away func(bool) error) error { return c.try(ctx, pair, away, t) })
 		if errors.Is(err, wan.ErrUnavailable) {
-			c.say("not run: %v", err)
-			c.results.NotRun = append(c.results.NotRun, fmt.Sprintf("workload %s: %v", bySite[s][0].name, err))
+			c.say("  not run: %v", err)
+			c.results.NotRun = append(c.results.NotRun, fmt.Sprintf("workload %s: %v", t.name, err))
 			continue
 		}
-		if err := c.fails(ctx, "workloads", err); err != nil {
+		if err := c.fails(ctx, "workload "+t.name, err); err != nil {
+			return err
+		}
+		if err := c.save(); err != nil {
 			return err
 		}
 	}
@@ -223,7 +190,7 @@ func (c *comparison) movers(round int) ([]mover, error) {
 	return slices.DeleteFunc(all, func(m mover) bool { return !wanted.MatchString(string(m)) }), nil
 }
 
-// try writes a workload, lets every mover copy it, and deletes it.
+// try writes a workload and lets every mover copy it.
 func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, away func(bool) error, t trial) error {
 	r, err := c.prepare(ctx, pair, t)
 	if err != nil {
@@ -254,7 +221,7 @@ func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, away 
 			}
 		}
 	}
-	return deleteTopics(ctx, pair.Source.Admin(), t.spec.Topic)
+	return nil
 }
 
 // prepare writes a workload and learns its sizes.

@@ -20,8 +20,11 @@ func (r *results) report(chart string) string {
 	if len(r.Errors) > 0 {
 		b.WriteString("## Failed\n")
 		for _, e := range r.Errors {
-			first, _, _ := strings.Cut(e, "\n")
-			fmt.Fprintf(&b, "- %s\n", first)
+			lines := strings.Split(strings.TrimSpace(e), "\n")
+			if last := len(lines) - 1; last > 0 { // of a log: all of it is in the JSON file
+				lines = []string{lines[0], lines[last]}
+			}
+			fmt.Fprintf(&b, "- %s\n", strings.Join(lines, " ... "))
 		}
 		b.WriteByte('\n')
 	}

@@ -75,6 +75,33 @@ func TestReport(t *testing.T) {
 	golden(t, "report.md", example().report("chart.svg"))
 }
 
+// What is saved says the same when it is read again.
+func TestSave(t *testing.T) {
+	dir := t.TempDir()
+	if err := example().save(dir, "x"); err != nil {
+		t.Fatal(err)
+	}
+	read := func() (text string) {
+		for _, ending := range []string{".json", ".md", ".svg"} {
+			b, err := os.ReadFile(filepath.Join(dir, "x"+ending))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += string(b)
+		}
+		return text
+	}
+	before := read()
+	again := newReportCommand()
+	again.SetArgs([]string{filepath.Join(dir, "x.json")})
+	if err := again.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, read()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A run that was killed early leaves a report of what there is.
 func TestReportOfNothing(t *testing.T) {
 	r := &results{Date: "2026-01-02"}

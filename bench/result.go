@@ -1,11 +1,16 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 // results is all that a comparison has found: the JSON file.
@@ -82,6 +87,44 @@ func spreadOf(all []float64) spread {
 	}
 	all = slices.Sorted(slices.Values(all))
 	return spread{N: n, Median: (all[(n-1)/2] + all[n/2]) / 2, Min: all[0], Max: all[n-1]}
+}
+
+// save writes all figures, the report, and its chart.
+func (r *results) save(dir, name string) error {
+	r.Verdicts = nil
+	for _, a := range aims() {
+		r.Verdicts = append(r.Verdicts, a.judge(r))
+	}
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode results: %w", err)
+	}
+	err = write(dir, name+".json", append(text, '\n'))
+	chart := ""
+	if svg := r.chart(); svg != "" {
+		chart = name + ".svg"
+		err = errors.Join(err, write(dir, chart, []byte(svg)))
+	}
+	return errors.Join(err, write(dir, name+".md", []byte(r.report(chart))))
+}
+
+func newReportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "report FILE.json",
+		Short: "Writes report and chart of a comparison anew from its figures",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			text, err := os.ReadFile(args[0])
+			if err != nil {
+				return fmt.Errorf("read results: %w", err)
+			}
+			var r results
+			if err := json.Unmarshal(text, &r); err != nil {
+				return fmt.Errorf("read results %s: %w", args[0], err)
+			}
+			return r.save(filepath.Dir(args[0]), strings.TrimSuffix(filepath.Base(args[0]), ".json"))
+		},
+	}
 }
 
 // write puts a file in place as a whole: a run that is killed leaves what it

@@ -23,8 +23,8 @@ type verdict struct {
 }
 
 const (
-	less  = "1/%.3g"
-	times = "%.3gx"
+	less  = "1/%s"
+	times = "%sx"
 )
 
 // aims lists all of them. Ratios are of medians of one run.
@@ -63,19 +63,19 @@ func aims() []aim {
 		{"peak RSS, lz4, against MirrorMaker 2, tuned", 20, false, less, func(r *results) (float64, bool) {
 			return r.ratio("lz4", mmTuned, ours, func(_ *trialResult, run copyRun) float64 { return peakMiB(run) })
 		}},
-		latency("latency, p99", 10, true, "%.3g ms", func(a, _ float64) float64 { return a }),
+		latency("latency, p99", 10, true, "%s ms", func(a, _ float64) float64 { return a }),
 		latency("latency, p99, against MirrorMaker 2, tuned", 2, false, less, func(a, b float64) float64 { return b / a }),
-		{"one partition over 80 ms of round trip", 50, false, "%.3g MB/s", func(r *results) (float64, bool) {
+		{"one partition over 80 ms of round trip", 50, false, "%s MB/s", func(r *results) (float64, bool) {
 			t := r.trial("wan")
 			if t == nil || len(t.of(ours)) == 0 {
 				return 0, false
 			}
 			return over(t.of(ours), t.speed).Median, true
 		}},
-		kill("kill -9 until every partition moves again, the worst", 12, "%.3g s", func(k killRun) float64 { return k.All.Seconds() }),
-		kill("kill -9, records doubled", 0, "%.0f", func(k killRun) float64 { return float64(k.Doubled) }),
-		kill("kill -9, records lost", 0, "%.0f", func(k killRun) float64 { return float64(k.Lost) }),
-		{"records that groups read again, any lag, the worst", 0, true, "%.0f", func(r *results) (float64, bool) {
+		kill("kill -9 until every partition moves again, the worst", 12, "%s s", func(k killRun) float64 { return k.All.Seconds() }),
+		kill("kill -9, records doubled", 0, "%s", func(k killRun) float64 { return float64(k.Doubled) }),
+		kill("kill -9, records lost", 0, "%s", func(k killRun) float64 { return float64(k.Lost) }),
+		{"records that groups read again, any lag, the worst", 0, true, "%s", func(r *results) (float64, bool) {
 			most, have := 0.0, false
 			for _, row := range r.Resume {
 				if row.Who == string(ours) {
@@ -93,7 +93,7 @@ func (a aim) judge(r *results) verdict {
 	if a.most || a.format == less {
 		word = "at most "
 	}
-	v := verdict{Aim: a.name, Wanted: word + fmt.Sprintf(a.format, a.limit), Got: "not measured"}
+	v := verdict{Aim: a.name, Wanted: word + fmt.Sprintf(a.format, digits(a.limit)), Got: "not measured"}
 	if a.limit == 0 {
 		v.Wanted = "0"
 	}
@@ -101,7 +101,7 @@ func (a aim) judge(r *results) verdict {
 	if !measured {
 		return v
 	}
-	v.Measured, v.Got = true, fmt.Sprintf(a.format, got)
+	v.Measured, v.Got = true, fmt.Sprintf(a.format, digits(got))
 	if a.most {
 		v.Met = got <= a.limit
 	} else {

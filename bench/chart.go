@@ -85,7 +85,7 @@ func (r *results) chart() string {
 			line(`<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`, chartLeft, y, x(v.Median)-chartLeft, chartBar-2, s.colour)
 			middle := float64(y) + (chartBar-2)/2.0
 			line(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#222222"/>`, x(v.Min), middle, x(v.Max), middle)
-			line(`<text x="%.1f" y="%d" font-size="11" fill="#222222">%.3g</text>`, x(v.Max)+5, y+chartBar-3, v.Median)
+			line(`<text x="%.1f" y="%d" font-size="11" fill="#222222">%s</text>`, x(v.Max)+5, y+chartBar-3, digits(v.Median))
 		}
 		if floor := x(t.floor()); floor > chartLeft {
 			line(`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#222222" stroke-width="2" stroke-dasharray="3 2"/>`, floor, top-3, floor, top+len(series)*chartBar)

@@ -240,7 +240,6 @@ func quantile(sorted []time.Duration, part float64) time.Duration {
 	return sorted[min(max(i, 0), len(sorted)-1)]
 }
 
-// millis writes a duration in milliseconds, with three digits that count.
-func millis(d time.Duration) string { return fmt.Sprintf("%.3g ms", inMillis(d)) }
+func millis(d time.Duration) string { return digits(inMillis(d)) + " ms" }
 
 func inMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -38,9 +38,9 @@ func (r *results) report(chart string) string {
 		if chart != "" {
 			fmt.Fprintf(&b, "![CPU seconds per GB of keys and values, by workload](%s)\n\n", chart)
 		}
-		fmt.Fprintf(&b, "%s\n", r.moversTable("%.3g", less, (*trialResult).cpuPerGB))
-		fmt.Fprintf(&b, "### MB/s of keys and values\n%s\n", r.moversTable("%.0f", times, (*trialResult).speed))
-		fmt.Fprintf(&b, "### Peak RSS, MiB\n%s\n", r.moversTable("%.0f", less, func(_ *trialResult, run copyRun) float64 { return peakMiB(run) }))
+		fmt.Fprintf(&b, "%s\n", r.moversTable(less, (*trialResult).cpuPerGB))
+		fmt.Fprintf(&b, "### MB/s of keys and values\n%s\n", r.moversTable(times, (*trialResult).speed))
+		fmt.Fprintf(&b, "### Peak RSS, MiB\n%s\n", r.moversTable(less, func(_ *trialResult, run copyRun) float64 { return peakMiB(run) }))
 		fmt.Fprintf(&b, "### CPU seconds per GB on the wire, against a plain relay of the same bytes\n%s\n", r.wireTable())
 	}
 	if len(r.Latency) > 0 {
@@ -68,21 +68,21 @@ func (r *results) aimsTable() string {
 func (r *results) trialsTable() string {
 	rows := [][]string{{"workload", "", "records", "GB", "GB on the wire"}}
 	for _, t := range r.Trials {
-		rows = append(rows, []string{t.Name, t.Doc, fmt.Sprint(t.Records), fmt.Sprintf("%.3g", float64(t.Bytes)/1e9), fmt.Sprintf("%.3g", float64(t.WireBytes)/1e9)})
+		rows = append(rows, []string{t.Name, t.Doc, fmt.Sprint(t.Records), digits(float64(t.Bytes) / 1e9), digits(float64(t.WireBytes) / 1e9)})
 	}
 	return table(rows)
 }
 
 // moversTable is one figure of every workload and mover, with the ratio of
 // those of MirrorMaker 2 to ours, in the sense that more is better for us.
-func (r *results) moversTable(format, ratio string, figure func(*trialResult, copyRun) float64) string {
+func (r *results) moversTable(ratio string, figure func(*trialResult, copyRun) float64) string {
 	rows := [][]string{{"workload", ours.title(), mmTuned.title(), "ratio", mmDefault.title(), "ratio"}}
 	for _, t := range r.Trials {
 		row := []string{t.Name}
 		mine := over(t.of(ours), func(run copyRun) float64 { return figure(t, run) })
 		for _, m := range []mover{ours, mmTuned, mmDefault} {
 			s := over(t.of(m), func(run copyRun) float64 { return figure(t, run) })
-			row = append(row, s.text(format))
+			row = append(row, s.String())
 			if m == ours {
 				continue
 			}
@@ -92,7 +92,7 @@ func (r *results) moversTable(format, ratio string, figure func(*trialResult, co
 				if ratio == times {
 					quotient = 1 / quotient
 				}
-				cell = fmt.Sprintf(ratio, quotient)
+				cell = fmt.Sprintf(ratio, digits(quotient))
 			}
 			row = append(row, cell)
 		}
@@ -108,12 +108,12 @@ func (r *results) wireTable() string {
 		if floor.Median == 0 {
 			continue
 		}
-		row := []string{t.Name, floor.text("%.3g")}
+		row := []string{t.Name, floor.String()}
 		for _, m := range []mover{ours, mmTuned} {
 			s := over(t.of(m), t.cpuPerWireGB)
-			row = append(row, s.text("%.3g"), "")
+			row = append(row, s.String(), "")
 			if s.Median > 0 {
-				row[len(row)-1] = fmt.Sprintf(times, s.Median/floor.Median)
+				row[len(row)-1] = fmt.Sprintf(times, digits(s.Median/floor.Median))
 			}
 		}
 		rows = append(rows, row)
@@ -129,7 +129,7 @@ func (r *results) latencyTable() string {
 			func(l latencyRun) time.Duration { return l.P50 }, func(l latencyRun) time.Duration { return l.P99 },
 			func(l latencyRun) time.Duration { return l.P999 }, func(l latencyRun) time.Duration { return l.Max },
 		} {
-			row = append(row, over(r.latencies(m), func(l latencyRun) float64 { return inMillis(figure(l)) }).text("%.3g"))
+			row = append(row, over(r.latencies(m), func(l latencyRun) float64 { return inMillis(figure(l)) }).String())
 		}
 		rows = append(rows, row)
 	}
@@ -144,31 +144,36 @@ func (r *results) killTable() string {
 			continue
 		}
 		row := []string{m.title()}
-		for _, figure := range []struct {
-			of     func(killRun) float64
-			format string
-		}{
-			{func(k killRun) float64 { return float64(k.Stalled) }, "%.0f"},
-			{func(k killRun) float64 { return k.First.Seconds() }, "%.1f"},
-			{func(k killRun) float64 { return k.All.Seconds() }, "%.1f"},
-			{func(k killRun) float64 { return float64(k.Acknowledged) }, "%.0f"},
-			{func(k killRun) float64 { return float64(k.Doubled) }, "%.0f"},
-			{func(k killRun) float64 { return float64(k.Lost) }, "%.0f"},
-			{func(k killRun) float64 { return float64(k.Disordered) }, "%.0f"},
+		for _, figure := range []func(killRun) float64{
+			func(k killRun) float64 { return float64(k.Stalled) },
+			func(k killRun) float64 { return k.First.Seconds() },
+			func(k killRun) float64 { return k.All.Seconds() },
+			func(k killRun) float64 { return float64(k.Acknowledged) },
+			func(k killRun) float64 { return float64(k.Doubled) },
+			func(k killRun) float64 { return float64(k.Lost) },
+			func(k killRun) float64 { return float64(k.Disordered) },
 		} {
-			row = append(row, over(runs, figure.of).text(figure.format))
+			row = append(row, over(runs, figure).String())
 		}
 		rows = append(rows, row)
 	}
 	return table(rows)
 }
 
-// text is the median, with the range where there is one.
-func (s spread) text(format string) string {
+// digits writes a figure with three digits that count, or all before the point.
+func digits(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+// String is the median, with the range where there is one.
+func (s spread) String() string {
 	if s.N == 0 {
 		return ""
 	}
-	median, least, most := fmt.Sprintf(format, s.Median), fmt.Sprintf(format, s.Min), fmt.Sprintf(format, s.Max)
+	median, least, most := digits(s.Median), digits(s.Min), digits(s.Max)
 	if least == most {
 		return median
 	}

@@ -188,7 +188,7 @@ func (w *moving) follow(ctx context.Context, records int64, every time.Duration)
 		if n >= records {
 			r.Wall, r.CPU, r.CPUAll, r.Peak = time.Since(began), now.CPU-first.CPU, now.CPU, now.Peak
 			r.Share = float64(records-before) / float64(records)
-			if r.Share < 0.5 {
+			if r.Share < 0.2 {
 				return r, fmt.Errorf("run %s: %d of %d records were there at the first look: take more records", w.mover, before, records)
 			}
 			return r, nil

@@ -95,7 +95,8 @@ func (l *Link) open(ctx context.Context, batch []*opening) {
 	conns := &brokerConns{link: l, conns: map[int32]*brokerConn{}}
 	defer conns.close()
 
-	l.takeEpochs(ctx, conns, batch)
+	l.leadersThere(ctx, conns, batch)
+	l.takeEpochs(ctx, conns, alive(batch))
 	l.readBarriers(ctx, alive(batch))
 	// Our control records have been seen: nothing an earlier holder sends is
 	// accepted any more, so what the journal holds now is all it will ever hold of it.

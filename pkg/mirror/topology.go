@@ -334,8 +334,10 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 	}
 	slices.Sort(create)
 	configs := k.sourceConfigs(ctx, create)
-	for some := range slices.Chunk(create, createAtOnce) {
-		made, err := k.create(ctx, t, some, configs)
+	for len(create) > 0 {
+		n := t.createAtOnce(create, configs)
+		made, err := k.create(ctx, t, create[:n], configs)
+		create = create[n:]
 		if err != nil {
 			l.log.Warn("target topics not created, trying again", zap.Error(err))
 		}
@@ -345,7 +347,21 @@ func (k *topologyKeeper) reconcile(ctx context.Context, t *topology, from map[st
 	return changed, events
 }
 
-const createAtOnce = 200 // topics in a request
+// createRecords is how many metadata records one request to create topics may
+// make of the target: a KRaft controller refuses more than 10,000 at once.
+const createRecords = 5000
+
+// createAtOnce is how many of the source topics go into the next request: at least one.
+func (t *topology) createAtOnce(sources []string, configs map[string]map[string]*string) int {
+	records := 0
+	for i, source := range sources {
+		records += 1 + len(t.topics[source].source.partitions) + len(configs[source])
+		if records > createRecords && i > 0 {
+			return i
+		}
+	}
+	return len(sources)
+}
 
 // create makes target topics for source topics.
 func (k *topologyKeeper) create(ctx context.Context, t *topology, sources []string, configs map[string]map[string]*string) (events []Event, err error) {

@@ -6,6 +6,7 @@ BIN      := $(CURDIR)/bin
 REPORT   := $(CURDIR)/build/real-kafka.txt
 GOLANGCI := v2.15.0
 FUZZTIME ?= 10s
+SOAK_TIME ?= 1h
 # Tests on real Kafka: how long they may take, and flags of their own.
 E2E_TIMEOUT ?= 20m
 E2E_FLAGS   ?=
@@ -24,7 +25,7 @@ REAL_KAFKA = $(filter %/internal/kafkatest %/e2e,$(PACKAGES)) $(foreach p,$(PACK
 UNIT       = $(filter-out $(REAL_KAFKA),$(PACKAGES))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair bench bench-quick bench-micro bench-base benchstat clean
+.PHONY: help build test test-unit test-e2e test-short test-race lint tools fuzz-short demo kafka-pair bench bench-quick soak bench-micro bench-base benchstat clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +77,9 @@ bench: ## compare with MirrorMaker 2 on real Kafka: about an hour, to bench/resu
 
 bench-quick: ## the same in small: a few minutes, to build/bench
 	$(GO) run ./bench compare --quick
+
+soak: ## an hour under load with kills and restarts, looking for what grows, to bench/results
+	$(GO) run ./bench soak --for $(SOAK_TIME)
 
 kafka-pair: ## two real clusters to try by hand, until Ctrl-C; writes pair.yaml
 	$(GO) run ./cmd/kafka-pair

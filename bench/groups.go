@@ -39,7 +39,8 @@ nothing committed, and with a tenth of the offsets committed every 5 s.`,
 			defer g.close()
 			return site{}.with(cmd.Context(), func(pair *kafkatest.ClusterPair) error {
 				g.pair = pair
-				return g.run(cmd.Context())
+				_, err := g.run(cmd.Context())
+				return err
 			})
 		},
 	}
@@ -51,65 +52,81 @@ nothing committed, and with a tenth of the offsets committed every 5 s.`,
 
 func (g *groupsRun) name(i int) string { return fmt.Sprintf("group-%04d", i) }
 
-func (g *groupsRun) run(ctx context.Context) error {
+// groupsResult is what a number of groups costs.
+type groupsResult struct {
+	Groups     int           `json:"groups"`
+	Partitions int           `json:"partitions"` // each commits
+	Placed     time.Duration `json:"placed_ns"`  // from the first commit until the target's groups have all
+	PlacedCPU  time.Duration `json:"placed_cpu_ns"`
+	IdleCPU    float64       `json:"idle_cpu"` // share of a core, with nothing committed
+	Rate       float64       `json:"offsets_per_second"`
+	BusyCPU    float64       `json:"busy_cpu"` // at that rate
+	Before     int64         `json:"before_peak_rss_bytes"`
+	Peak       int64         `json:"peak_rss_bytes"`
+}
+
+func (g *groupsRun) run(ctx context.Context) (r groupsResult, err error) {
+	r.Groups, r.Partitions = g.groups, int(g.partitions)
 	spec := workload.Spec{Topic: "bench", Kind: workload.Plain, Partitions: g.partitions, Records: int(g.partitions) * 1000, ValueBytes: 100}
 	if _, err := workload.Write(ctx, g.pair.Source.ClientOpts(), spec); err != nil {
-		return err
+		return r, err
 	}
 	d, err := g.start(ours, job{pair: g.pair, topic: "bench", link: ", checkpoints: {interval: 5s, follow: " + g.follow + "}"})
 	if err != nil {
-		return err
+		return r, err
 	}
 	defer d.Kill()
 	if err := d.caughtUp(ctx, int64(spec.Records)); err != nil {
-		return err
+		return r, err
 	}
 	before, err := usage(d.PID())
 	if err != nil {
-		return err
+		return r, err
 	}
 	began := time.Now()
 	if err := g.commit(ctx, 100, 0, g.partitions); err != nil {
-		return err
+		return r, err
 	}
 	g.say("%d groups committed %d partitions in %v", g.groups, g.partitions, time.Since(began).Round(time.Millisecond))
 	if err := g.waitPlaced(ctx, d); err != nil {
-		return err
+		return r, err
 	}
 	placed, err := usage(d.PID())
 	if err != nil {
-		return err
+		return r, err
 	}
+	r.Placed, r.PlacedCPU, r.Before = time.Since(began), placed.CPU-before.CPU, before.Peak
 	g.say("all placed %v after the first commit; CPU %v; peak RSS %d MiB, before the groups %d MiB",
-		time.Since(began).Round(time.Millisecond), (placed.CPU - before.CPU).Round(time.Millisecond), placed.Peak>>20, before.Peak>>20)
+		r.Placed.Round(time.Millisecond), r.PlacedCPU.Round(time.Millisecond), placed.Peak>>20, before.Peak>>20)
 	const during = 20 * time.Second
 	if err := pause(ctx, during); err != nil { // nothing happens: what does that cost?
-		return err
+		return r, err
 	}
 	idle, err := usage(d.PID())
 	if err != nil {
-		return err
+		return r, err
 	}
-	g.say("nothing committed: %.2f %% of a core", 100*(idle.CPU-placed.CPU).Seconds()/during.Seconds())
+	r.IdleCPU = (idle.CPU - placed.CPU).Seconds() / during.Seconds()
+	g.say("nothing committed: %.2f %% of a core", 100*r.IdleCPU)
 	began = time.Now()
 	rounds := 0
 	for ; time.Since(began) < during; rounds++ {
 		tenth := int32(rounds % 10)
 		if err := g.commit(ctx, 101+int64(rounds), tenth*g.partitions/10, (tenth+1)*g.partitions/10); err != nil {
-			return err
+			return r, err
 		}
 		if err := pause(ctx, time.Duration(rounds+1)*5*time.Second-time.Since(began)); err != nil { // a rate
-			return err
+			return r, err
 		}
 	}
-	took := time.Since(began)
+	took := time.Since(began).Seconds()
 	busy, err := usage(d.PID())
 	if err != nil {
-		return err
+		return r, err
 	}
-	g.say("a tenth of the partitions committed every 5 s, %.0f offsets a second: %.1f %% of a core, peak RSS %d MiB",
-		float64(rounds*g.groups*int(g.partitions)/10)/took.Seconds(), 100*(busy.CPU-idle.CPU).Seconds()/took.Seconds(), busy.Peak>>20)
-	return nil
+	r.Rate, r.BusyCPU, r.Peak = float64(rounds*g.groups*int(g.partitions)/10)/took, (busy.CPU-idle.CPU).Seconds()/took, busy.Peak
+	g.say("a tenth of the partitions committed every 5 s, %.0f offsets a second: %.1f %% of a core, peak RSS %d MiB", r.Rate, 100*r.BusyCPU, r.Peak>>20)
+	return r, nil
 }
 
 // commit lets every group commit an offset in the partitions from..to.

@@ -28,7 +28,8 @@ func main() {
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newCompareCommand(), newReportCommand(), newResumeCommand(), newGroupsCommand(), newProfileCommand(), newRelayCommand())
+	root.AddCommand(newCompareCommand(), newReportCommand(), newResumeCommand(), newGroupsCommand(), newProfileCommand(), newRelayCommand(),
+		newSoakCommand(), newCapacityCommand())
 	err := root.ExecuteContext(ctx)
 	stop()
 	if err != nil {

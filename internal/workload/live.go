@@ -19,7 +19,8 @@ import (
 type LiveConfig struct {
 	// Spec names the topic, which is created if it does not exist, and the
 	// content: of the kinds a kgo producer writes record by record. Records and
-	// Start do not count: records carry the time they are written at.
+	// Start do not count: records carry the time they are written at. Of Compacted,
+	// Records sets how many keys there are, and nobody waits for the cleaner.
 	Spec Spec
 	Rate int // records a second over all partitions, 1000 by default
 }
@@ -69,7 +70,7 @@ type LiveResult struct {
 func StartLive(ctx context.Context, opts []kgo.Opt, cfg LiveConfig) (*Live, error) {
 	cfg.Rate = cmp.Or(cfg.Rate, 1000)
 	switch cfg.Spec.Kind {
-	case Plain, Headers, Nulls, Old, Idempotent, ManyParts:
+	case Plain, Headers, Nulls, Compacted, Old, Idempotent, ManyParts:
 	default:
 		return nil, fmt.Errorf("start live producer: kind %q is not written record by record", cfg.Spec.Kind)
 	}

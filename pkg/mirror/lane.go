@@ -136,7 +136,9 @@ type lane struct {
 
 	// The source as last seen.
 	sourceEnd, sourceStable, sourceStart int64
-	lagSince                             time.Time // when the lag was last zero
+	lagSince                             time.Time // what the source had then is copied: the lag is no older
+	seenEnd                              int64     // source end at seenAt, the next lagSince
+	seenAt                               time.Time
 	stuckSince                           time.Time // when the last stable offset last moved below the end
 
 	records, bytes, openings int64

@@ -563,9 +563,7 @@ func (l *Link) noteEnds(ln *lane, end, stable, start int64) {
 		if stable > ln.sourceStable || stable >= end || ln.stuckSince.IsZero() {
 			ln.stuckSince = t
 		}
-		if end <= ln.position || ln.lagSince.IsZero() {
-			ln.lagSince = t
-		}
+		ln.noteLag(end, t)
 		ln.sourceEnd, ln.sourceStable = end, stable
 		if l.opts.ReadUncommitted {
 			ln.sourceStable = end
@@ -574,6 +572,21 @@ func (l *Link) noteEnds(ln *lane, end, stable, start int64) {
 	if start >= 0 {
 		ln.sourceStart = start
 	}
+}
+
+// noteLag remembers since when the lane is behind. A source that is written to all
+// the time is never seen without a lag: there the time counts at which an end was
+// seen that the lane has come to.
+func (ln *lane) noteLag(end int64, t time.Time) {
+	switch {
+	case end <= ln.position || ln.lagSince.IsZero():
+		ln.lagSince = t
+	case ln.position >= ln.seenEnd:
+		ln.lagSince = ln.seenAt
+	default:
+		return
+	}
+	ln.seenEnd, ln.seenAt = end, t
 }
 
 // markDirty has the lane's position journalled at the next tick.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,18 +102,22 @@ func (c *capacity) activeOf(ctx context.Context, n int) (r activeResult, err err
 	}
 	target.take()
 	source.take()
+	before := live.Counts().Acknowledged
 	cpu, batches, rss, err := d.measure(ctx, activeTime)
 	if err != nil {
 		return r, err
 	}
+	written := live.Counts().Acknowledged - before
 	r.CPU, r.Batches, r.RSS = cpu, batches, rss
-	seen := target.take()
-	if want := int(float64(c.active) * activeTime.Seconds()); len(seen) < want*9/10 {
-		return r, fmt.Errorf("only %d of about %d records arrived in %v", len(seen), want, activeTime)
+	seen, atSource := target.take(), source.take()
+	// What was on its way at the beginning and at the end is about the same.
+	if n := int64(len(seen)); n < written*95/100 || n > written*105/100 || len(atSource) == 0 {
+		return r, fmt.Errorf("%d records were written in %v, %d arrived", written, activeTime, n)
 	}
+	r.Rate = int(float64(written) / activeTime.Seconds())
 	r.Records = len(seen)
-	r.P50, r.P99, r.Max = time.Duration(quantile(seen, 0.5)), time.Duration(quantile(seen, 0.99)), time.Duration(quantile(seen, 1))
-	r.SourceP99 = time.Duration(quantile(source.take(), 0.99))
+	r.P50, r.P99, r.Max = quantile(seen, 0.5), quantile(seen, 0.99), quantile(seen, 1)
+	r.SourceP99 = quantile(atSource, 0.99)
 	return r, nil
 }
 
@@ -145,7 +150,7 @@ type latencyWatch struct {
 	done   chan struct{}
 
 	mu   sync.Mutex
-	seen []float64 // ns
+	seen []time.Duration
 }
 
 func watchLatency(ctx context.Context, c *kafkatest.Cluster, topic string) (*latencyWatch, error) {
@@ -164,19 +169,20 @@ func watchLatency(ctx context.Context, c *kafkatest.Cluster, topic string) (*lat
 			}
 			now := time.Now()
 			w.mu.Lock()
-			f.EachRecord(func(r *kgo.Record) { w.seen = append(w.seen, float64(now.Sub(r.Timestamp))) })
+			f.EachRecord(func(r *kgo.Record) { w.seen = append(w.seen, now.Sub(r.Timestamp)) })
 			w.mu.Unlock()
 		}
 	}()
 	return w, nil
 }
 
-// take is what was seen since the last time.
-func (w *latencyWatch) take() []float64 {
+// take is what was seen since the last time, sorted.
+func (w *latencyWatch) take() []time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.seen
 	w.seen = nil
+	slices.Sort(out)
 	return out
 }
 

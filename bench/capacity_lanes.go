@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -254,8 +253,7 @@ func (d *lanesDaemon) open(ctx context.Context, n int, first bool) (r laneStart,
 	r.ByTime, err = d.waitOpen(ctx, n, began)
 	if err != nil {
 		cancel()
-		<-made
-		return r, err
+		return r, errors.Join(err, <-made)
 	}
 	r.Open = r.ByTime[len(r.ByTime)-1].At
 	u, err := usage(d.p.PID())
@@ -360,7 +358,7 @@ func useOf(pid int) (b brokerUse, err error) {
 	if b.Files, err = openFiles(pid); err != nil {
 		return b, err
 	}
-	maps, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "maps"))
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return b, fmt.Errorf("count memory maps of process %d: %w", pid, err)
 	}

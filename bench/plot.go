@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -96,8 +97,7 @@ func (f figure) panel(b *strings.Builder, p panel, across scale, top float64, la
 			x, x, top, top+panelHeight, x+2, top+9, html.EscapeString(m.label))
 	}
 	legend := figureWidth - rightMargin
-	for i := len(p.lines) - 1; i >= 0; i-- {
-		l := p.lines[i]
+	for _, l := range slices.Backward(p.lines) {
 		if l.name != "" {
 			legend -= 7*float64(len(l.name)) + 26
 			fmt.Fprintf(b, `<line x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f" stroke="%s" stroke-width="3"/><text x="%.0f" y="%.1f">%s</text>`+"\n",

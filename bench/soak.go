@@ -52,12 +52,12 @@ type soakResults struct {
 	Compacted string        `json:"compacted"`
 	Resumed   string        `json:"groups_resume"`
 	Disk      int64         `json:"disk_bytes"` // of all logs of both sides at the end
-	Verdicts  []verdict     `json:"verdicts"`
+	Verdicts  []soakVerdict     `json:"verdicts"`
 	Took      time.Duration `json:"took_ns"`
 }
 
-// verdict is one question with its answer.
-type verdict struct {
+// soakVerdict is one question with its answer.
+type soakVerdict struct {
 	Question string `json:"question"`
 	Found    string `json:"found"`
 	Passed   bool   `json:"passed"`

@@ -22,7 +22,6 @@ type soakDaemon struct {
 	mu      sync.Mutex
 	p       *kafkatest.Process
 	started time.Time
-	frozen  bool
 }
 
 func (s *soak) newDaemon(name string) (*soakDaemon, error) {

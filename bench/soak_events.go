@@ -67,8 +67,8 @@ func (s *soak) occurrences() []occurrence {
 func (s *soak) happen(ctx context.Context) error {
 	all := s.occurrences()
 	for n := 0; ; n++ {
-		if pause(ctx, s.pause) != nil {
-			return nil // it is time
+		if err := pause(ctx, s.pause); err != nil {
+			return nil //nolint:nilerr // it is time
 		}
 		if end, ok := ctx.Deadline(); ok && time.Until(end) < s.pause/2 {
 			continue // no event right before the end

@@ -67,12 +67,12 @@ func (s *soak) finish(ctx context.Context) (err error) {
 func whole() []string { return followed() }
 
 func (s *soak) add(question string, passed bool, format string, args ...any) {
-	v := verdict{Question: question, Found: fmt.Sprintf(format, args...), Passed: passed}
+	v := soakVerdict{Question: question, Found: fmt.Sprintf(format, args...), Passed: passed}
 	s.results.Verdicts = append(s.results.Verdicts, v)
 	s.say("%s", v)
 }
 
-func (v verdict) String() string {
+func (v soakVerdict) String() string {
 	if v.Passed {
 		return "ok    " + v.Question + ": " + v.Found
 	}

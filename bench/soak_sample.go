@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -110,14 +111,15 @@ func (s *soak) ends(ctx context.Context, admin *kadm.Client) (n int64) {
 }
 
 func (o soakSample) line() string {
-	text := fmt.Sprintf("%.0f s:", o.At)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%.0f s:", o.At)
 	for _, name := range []string{"steady", "victim"} {
 		if d, ok := o.Daemons[name]; ok {
-			text += fmt.Sprintf(" %s %d MiB, %.0f lanes, %.0f goroutines, %d files;", name, d.RSS>>20, d.Lanes, d.Goroutines, d.Files)
+			fmt.Fprintf(&b, " %s %d MiB, %.0f lanes, %.0f goroutines, %d files;", name, d.RSS>>20, d.Lanes, d.Goroutines, d.Files)
 		}
 	}
 	if o.LagRecords != nil {
-		text += fmt.Sprintf(" lag %.0f records", *o.LagRecords)
+		fmt.Fprintf(&b, " lag %.0f records", *o.LagRecords)
 	}
-	return text
+	return b.String()
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"slices"
 )
 
 // trend is a straight line through samples that outliers do not bend: the
@@ -60,13 +59,4 @@ func median(v []float64) float64 {
 		return 0
 	}
 	return spreadOf(v).Median
-}
-
-// quantile is the value that a share q of the samples does not exceed.
-func quantile(v []float64, q float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	return s[min(len(s)-1, max(0, int(math.Ceil(q*float64(len(s))))-1))]
 }

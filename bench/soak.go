@@ -52,7 +52,7 @@ type soakResults struct {
 	Compacted string        `json:"compacted"`
 	Resumed   string        `json:"groups_resume"`
 	Disk      int64         `json:"disk_bytes"` // of all logs of both sides at the end
-	Verdicts  []soakVerdict     `json:"verdicts"`
+	Verdicts  []soakVerdict `json:"verdicts"`
 	Took      time.Duration `json:"took_ns"`
 }
 

@@ -11,8 +11,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
+	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
 )
 
@@ -39,6 +41,7 @@ type lanesResult struct {
 	FetchFirst   exchange      `json:"fetch_first"`   // the largest fetch after a start
 	FetchSteady  exchange      `json:"fetch_steady"`  // median of those at rest
 	JournalBytes int64         `json:"journal_bytes"` // after both starts
+	GroupBytes   int           `json:"group_bytes"`   // of the record in which the source's coordinator keeps the group
 	Source       brokerUse     `json:"source_broker"`
 	Target       brokerUse     `json:"target_broker"`
 }
@@ -127,8 +130,29 @@ func (c *capacity) lanesOf(ctx context.Context, n int) (r lanesResult, err error
 	if r.JournalBytes, err = logBytes(ctx, pair.Target.Admin(), "replicator.east.west.journal"); err != nil {
 		return r, err
 	}
+	if r.GroupBytes, err = groupBytes(ctx, pair.Source, "replicator.east.west"); err != nil {
+		return r, err
+	}
 	err = d.sniffed(ctx, n, &r)
 	return r, err
+}
+
+// groupBytes is the largest record in which a coordinator has kept a classic
+// group: its members with what they subscribe to and what is assigned to them.
+func groupBytes(ctx context.Context, c *kafkatest.Cluster, group string) (largest int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	err = compare.Read(ctx, c.ClientOpts(), "__consumer_offsets", func(r *kgo.Record) error {
+		key := kmsg.NewGroupMetadataKey()
+		if key.ReadFrom(r.Key) == nil && key.Version == 2 && key.Group == group {
+			largest = max(largest, len(r.Value))
+		}
+		return nil
+	})
+	if err == nil && largest == 0 {
+		err = fmt.Errorf("group %s is not kept", group)
+	}
+	return largest, err
 }
 
 // makeTopics makes topics of at most a hundred partitions, n in all, and waits

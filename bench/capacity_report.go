@@ -58,11 +58,11 @@ func (r *capacityResults) markdown(name string) string {
 	p("%s One broker a side and the daemon share these cores, so absolute times are those of this machine.\n", r.Machine.line())
 	if len(r.Lanes) > 0 {
 		p("## Idle lanes\n")
-		p("Topics of 100 partitions. Start: from exec to all lanes open; the first start also makes the topics, and in brackets is when the target's broker led all of their partitions. CPU at rest over %v.\n", r.Idle)
-		p("| lanes | first start, s | second start, s | its CPU, s | stop, s | at rest: %% of a core | RSS, MiB (peak) | largest fetch after a start: request, answer, bytes | fetch at rest | journal, KiB |\n|---|---|---|---|---|---|---|---|---|---|")
+		p("Topics of 100 partitions. Start: from exec to all lanes open; the first start also makes the topics, and in brackets is when the target's broker led all of their partitions. CPU at rest over %v. The group is the record in which the source's coordinator keeps the daemon's consumer group, with one member.\n", r.Idle)
+		p("| lanes | first start, s | second start, s | its CPU, s | stop, s | at rest: %% of a core | RSS, MiB (peak) | largest fetch after a start: request, answer, bytes | fetch at rest | journal, KiB | group, KiB |\n|---|---|---|---|---|---|---|---|---|---|---|")
 		for _, l := range r.Lanes {
-			p("| %d | %.1f (%.1f) | %.1f | %.2f | %.1f | %.2f | %.0f (%.0f) | %d, %d | %d, %d | %.0f |", l.Lanes, l.First.Open.Seconds(), l.First.Made.Seconds(), l.Second.Open.Seconds(), l.Second.CPU.Seconds(),
-				l.StopTime.Seconds(), 100*l.IdleCPU, mib(l.IdleRSS), mib(max(l.First.Peak, l.Second.Peak)), l.FetchFirst.Request, l.FetchFirst.Answer, l.FetchSteady.Request, l.FetchSteady.Answer, float64(l.JournalBytes)/1024)
+			p("| %d | %.1f (%.1f) | %.1f | %.2f | %.1f | %.2f | %.0f (%.0f) | %d, %d | %d, %d | %.0f | %.1f |", l.Lanes, l.First.Open.Seconds(), l.First.Made.Seconds(), l.Second.Open.Seconds(), l.Second.CPU.Seconds(),
+				l.StopTime.Seconds(), 100*l.IdleCPU, mib(l.IdleRSS), mib(max(l.First.Peak, l.Second.Peak)), l.FetchFirst.Request, l.FetchFirst.Answer, l.FetchSteady.Request, l.FetchSteady.Answer, float64(l.JournalBytes)/1024, float64(l.GroupBytes)/1024)
 		}
 		p("\n| lanes | source broker: files, memory maps, RSS in MiB | target broker | /metrics with partitions: MB, s |\n|---|---|---|---|")
 		for _, l := range r.Lanes {

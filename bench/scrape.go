@@ -23,7 +23,7 @@ type metrics map[string]*dto.MetricFamily
 func scrape(ctx context.Context, addr string) (metrics, error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTime)
 	defer cancel()
-	body, err := ask(ctx, addr)
+	body, err := ask(ctx, addr, "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -32,27 +32,39 @@ func scrape(ctx context.Context, addr string) (metrics, error) {
 	return parser.TextToMetricFamilies(body)
 }
 
-func ask(ctx context.Context, addr string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
+func ask(ctx context.Context, addr, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
 	if err != nil {
-		return nil, fmt.Errorf("read metrics: %w", err)
+		return nil, fmt.Errorf("ask daemon: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("read metrics: %w", err)
+		return nil, fmt.Errorf("ask daemon: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		_ = resp.Body.Close()
-		return nil, fmt.Errorf("read metrics of %s: %s", addr, resp.Status)
+		return nil, fmt.Errorf("ask daemon for %s: %s", req.URL, resp.Status)
 	}
 	return resp.Body, nil
+}
+
+// fetchProfile keeps what a daemon says at a path of its profiles.
+func fetchProfile(ctx context.Context, addr, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	body, err := ask(ctx, addr, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	return io.ReadAll(body)
 }
 
 // scrapeBytes reads all that a daemon says and counts it.
 func scrapeBytes(ctx context.Context, addr string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	body, err := ask(ctx, addr)
+	body, err := ask(ctx, addr, "/metrics")
 	if err != nil {
 		return 0, err
 	}

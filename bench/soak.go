@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"replicator/internal/kafkatest"
 )
@@ -97,6 +98,9 @@ func (s *soak) run(ctx context.Context) (err error) {
 		s.pause = min(90*time.Second, s.length/7)
 	}
 	s.every = min(s.every, s.length/60)
+	if err := enoughDisk(int64(s.length.Seconds()) * int64(s.rate) * diskPerRecord); err != nil {
+		return err
+	}
 	if s.lab, err = openLab(ctx); err != nil {
 		return err
 	}
@@ -137,7 +141,39 @@ func (s *soak) run(ctx context.Context) (err error) {
 	if err := s.save(); err != nil {
 		return err
 	}
-	return s.verdict()
+	if err := s.verdict(); err != nil {
+		return errors.Join(err, s.keepProfiles(ctx))
+	}
+	return nil
+}
+
+// diskPerRecord is what the logs of both sides take for a record, in bytes.
+const diskPerRecord = 600
+
+// enoughDisk makes sure that the brokers' logs fit: a disk that fills up is no
+// fault of a daemon.
+func enoughDisk(need int64) error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(os.TempDir(), &s); err != nil {
+		return fmt.Errorf("ask for free disk of %s: %w", os.TempDir(), err)
+	}
+	if free := int64(s.Bavail) * s.Bsize; free < 2*need { //nolint:unconvert // its type differs between systems
+		return fmt.Errorf("%s has %.1f GB free, and this needs about %.1f: set TMPDIR, or take a smaller --rate or --for", os.TempDir(), float64(free)/1e9, 2*float64(need)/1e9)
+	}
+	return nil
+}
+
+// keepProfiles keeps what may explain a failed verdict.
+func (s *soak) keepProfiles(ctx context.Context) error {
+	var all error
+	for _, kind := range []string{"heap", "goroutine"} {
+		profile, err := fetchProfile(ctx, s.steady.addr, "/debug/pprof/"+kind)
+		if err == nil {
+			err = write(s.out, s.results.Date+"-soak-"+kind+".prof", profile)
+		}
+		all = errors.Join(all, err)
+	}
+	return all
 }
 
 // startAll starts load, waits until its topics are there, then both daemons.

@@ -108,9 +108,9 @@ func (m metrics) sum(name string, labels ...string) (v float64) {
 }
 
 // highest is the largest of them, nil without any series: not known is not 0.
-func (m metrics) highest(name string, labels ...string) *float64 {
+func (m metrics) highest(name string) *float64 {
 	var v *float64
-	for _, x := range m.values(name, labels...) {
+	for _, x := range m.values(name) {
 		if v == nil || x > *v {
 			v = &x
 		}

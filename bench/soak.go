@@ -157,7 +157,7 @@ func enoughDisk(need int64) error {
 	if err := unix.Statfs(os.TempDir(), &s); err != nil {
 		return fmt.Errorf("ask for free disk of %s: %w", os.TempDir(), err)
 	}
-	if free := int64(s.Bavail) * s.Bsize; free < 2*need { //nolint:unconvert // its type differs between systems
+	if free := int64(s.Bavail) * s.Bsize; free < 2*need {
 		return fmt.Errorf("%s has %.1f GB free, and this needs about %.1f: set TMPDIR, or take a smaller --rate or --for", os.TempDir(), float64(free)/1e9, 2*float64(need)/1e9)
 	}
 	return nil

@@ -22,26 +22,26 @@ const (
 func (s *soak) judge() {
 	r := &s.results
 	warm := min(5*time.Minute, s.length/4).Seconds()
-	var hours, rss, goroutines, files []float64
+	var rss, goroutines, files []sample
 	for _, one := range r.Samples {
 		d, ok := one.Daemons["steady"]
 		if !ok || d.Age < warm || d.Goroutines == 0 || one.At > s.length.Seconds() {
 			continue
 		}
-		hours = append(hours, one.At/3600)
-		rss, goroutines, files = append(rss, float64(d.RSS)/(1<<20)), append(goroutines, d.Goroutines), append(files, float64(d.Files))
+		at := one.At / 3600
+		rss, goroutines, files = append(rss, sample{at, mib(d.RSS)}), append(goroutines, sample{at, d.Goroutines}), append(files, sample{at, float64(d.Files)})
 	}
 	const enough = 10
 	for _, q := range []struct {
 		question string
-		values   []float64
+		values   []sample
 		allowed  float64
 	}{
 		{"resident memory (MiB) of the daemon that is never restarted does not grow", rss, allowedRSS},
 		{"its goroutines do not grow", goroutines, allowedGoroutines},
 		{"its open files do not grow", files, allowedFiles},
 	} {
-		t := trendOf(hours, q.values)
+		t := trendOf(q.values)
 		s.add(q.question, t.N >= enough && t.flat(q.allowed), "%v, after its first %v", t, time.Duration(warm)*time.Second)
 	}
 	var slowest soakEvent
@@ -55,24 +55,23 @@ func (s *soak) judge() {
 	}
 	s.add("after each event all lanes copy again and the lag returns", lost == 0 && len(r.Events) > 0,
 		"%d events, %d without; the slowest %.1f s after it was over (%s at %.0f s)", len(r.Events), lost, longest, slowest.Kind, slowest.At)
-	hours, floor := r.floor(s.every.Seconds())
-	t := trendOf(hours, floor)
+	t := trendOf(r.floor(s.every.Seconds()))
 	s.add("the floor of the lag (records) does not drift", t.N >= enough && t.flat(float64(s.rate)/20), "%v", t)
 }
 
 // floor is the lag while nothing happens: without the samples from an event's
 // beginning to its recovery.
-func (r *soakResults) floor(every float64) (hours, records []float64) {
+func (r *soakResults) floor(every float64) (records []sample) {
 	for _, one := range r.Samples {
 		disturbed := one.LagRecords == nil || one.At > r.Length.Seconds() ||
 			slices.ContainsFunc(r.Events, func(e soakEvent) bool {
 				return e.Recovered == nil || one.At >= e.At-1 && one.At <= *e.Recovered+every
 			})
 		if !disturbed {
-			hours, records = append(hours, one.At/3600), append(records, *one.LagRecords)
+			records = append(records, sample{one.At / 3600, *one.LagRecords})
 		}
 	}
-	return hours, records
+	return records
 }
 
 // verdict is an error if one was not passed.
@@ -135,7 +134,7 @@ func (r *soakResults) figure() figure {
 		}
 		return *p
 	}
-	mib := func(d daemonSample) float64 { return float64(d.RSS) / (1 << 20) }
+	memory := func(d daemonSample) float64 { return mib(d.RSS) }
 	routines := func(d daemonSample) float64 {
 		if d.Goroutines == 0 {
 			return nan
@@ -150,7 +149,7 @@ func (r *soakResults) figure() figure {
 		title: fmt.Sprintf("Soak of %v: %d lanes, %d records/s, %d groups", r.Length, r.Lanes, r.Rate, r.Groups),
 		x:     axis{label: "minutes", zero: true},
 		panels: []panel{
-			{title: "Resident memory, MiB", y: axis{zero: true}, lines: both(mib)},
+			{title: "Resident memory, MiB", y: axis{zero: true}, lines: both(memory)},
 			{title: "Goroutines", y: axis{zero: true}, lines: both(routines)},
 			{title: "Open files", y: axis{zero: true}, lines: both(count)},
 			{title: "CPU, % of a core", y: axis{zero: true}, lines: []line{r.cpu("steady", "never restarted", "#1b6ca8"), r.cpu("victim", "restarted, killed, frozen", "#e08a1e")}},

@@ -25,10 +25,10 @@ func TestFloorLeavesEventsOut(t *testing.T) {
 		r.Samples = append(r.Samples, one)
 	}
 	r.Samples = append(r.Samples, sampleAt(700, 0)) // after the load
-	hours, records := r.floor(10)
-	for i, v := range records {
-		if v != 5 {
-			t.Errorf("lag at %.0f s is %v", hours[i]*3600, v)
+	records := r.floor(10)
+	for _, v := range records {
+		if v.y != 5 {
+			t.Errorf("lag at %.0f s is %v", v.x*3600, v.y)
 		}
 	}
 	if len(records) != 15 { // of 20: without 40 to 70, and 100

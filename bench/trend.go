@@ -15,28 +15,33 @@ type trend struct {
 	N     int     `json:"samples"`
 }
 
-// trendOf fits samples y at times x, in hours.
-func trendOf(x, y []float64) trend {
-	n := len(x)
-	if n == 0 {
+// sample is a value y at a time x, in hours.
+type sample struct{ x, y float64 }
+
+// trendOf fits samples.
+func trendOf(all []sample) trend {
+	if len(all) == 0 {
 		return trend{}
 	}
-	t := trend{N: n, Level: median(y)}
-	var slopes []float64
-	for i := range n {
-		for j := i + 1; j < n; j++ {
-			if x[j] > x[i] {
-				slopes = append(slopes, (y[j]-y[i])/(x[j]-x[i]))
+	t := trend{N: len(all)}
+	var slopes, rest, values []float64
+	first, last := all[0].x, all[0].x
+	for i, b := range all {
+		values = append(values, b.y)
+		first, last = min(first, b.x), max(last, b.x)
+		for _, a := range all[:i] {
+			if b.x > a.x {
+				slopes = append(slopes, (b.y-a.y)/(b.x-a.x))
 			}
 		}
 	}
 	if len(slopes) > 0 {
 		t.Slope = median(slopes)
-		t.Rise = t.Slope * (x[n-1] - x[0])
+		t.Rise = t.Slope * (last - first)
 	}
-	rest := make([]float64, n)
-	for i := range n {
-		rest[i] = y[i] - t.Slope*x[i]
+	t.Level = median(values)
+	for _, a := range all {
+		rest = append(rest, a.y-t.Slope*a.x)
 	}
 	base := median(rest)
 	for i := range rest {

@@ -8,7 +8,7 @@ import (
 
 // growing makes an hour of samples that grow by a rate an hour, with noise and
 // some outliers, as memory has them.
-func growing(rate, noise float64) (x, y []float64) {
+func growing(rate, noise float64) (all []sample) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 360 {
 		at := float64(i) / 360
@@ -16,9 +16,9 @@ func growing(rate, noise float64) (x, y []float64) {
 		if i%20 == 0 {
 			v += 40 // right after an event
 		}
-		x, y = append(x, at), append(y, v)
+		all = append(all, sample{at, v})
 	}
-	return x, y
+	return all
 }
 
 func TestTrendIsNotBentByOutliers(t *testing.T) {
@@ -42,10 +42,10 @@ func TestALeakIsNotFlat(t *testing.T) {
 }
 
 func TestTrendOfFewSamples(t *testing.T) {
-	if got := trendOf(nil, nil); got != (trend{}) {
+	if got := trendOf(nil); got != (trend{}) {
 		t.Errorf("no samples: %v", got)
 	}
-	if got := trendOf([]float64{1}, []float64{7}); got.Level != 7 || got.Slope != 0 || got.N != 1 {
+	if got := trendOf([]sample{{1, 7}}); got.Level != 7 || got.Slope != 0 || got.N != 1 {
 		t.Errorf("one sample: %v", got)
 	}
 }

@@ -36,7 +36,9 @@ type lanesResult struct {
 	IdleCPU      float64       `json:"idle_cpu"`       // share of a core
 	IdleRSS      int64         `json:"idle_rss_bytes"` // after that
 	StopTime     time.Duration `json:"stop_ns"`
-	Scrape       time.Duration `json:"scrape_ns"` // of all metrics with those of partitions
+	Scrape       time.Duration `json:"scrape_ns"`        // of all metrics with those of partitions
+	ScrapeCPU    time.Duration `json:"scrape_cpu_ns"`    // of the daemon
+	ScrapeMemory int64         `json:"scrape_rss_bytes"` // by which the daemon has grown after it
 	ScrapeBytes  int64         `json:"scrape_bytes"`
 	FetchFirst   exchange      `json:"fetch_first"`   // the largest fetch after a start
 	FetchSteady  exchange      `json:"fetch_steady"`  // median of those at rest
@@ -133,8 +135,13 @@ func (c *capacity) lanesOf(ctx context.Context, n int) (r lanesResult, err error
 	if r.GroupBytes, err = groupBytes(ctx, pair.Source, "replicator.east.west"); err != nil {
 		return r, err
 	}
-	err = d.sniffed(ctx, n, &r)
-	return r, err
+	if err := d.sniffed(ctx, n, &r); err != nil {
+		return r, fmt.Errorf("start through a proxy: %w", err)
+	}
+	if err := d.scraped(ctx, &r); err != nil {
+		return r, fmt.Errorf("start with metrics of partitions: %w", err)
+	}
+	return r, nil
 }
 
 // groupBytes is the largest record in which a coordinator has kept a classic
@@ -327,7 +334,7 @@ func (d *lanesDaemon) rest(ctx context.Context, how time.Duration) (cpu float64,
 }
 
 // sniffed starts the daemon once more, with somebody between it and the source
-// who knows how long requests are, and with metrics of each partition.
+// who knows how long requests are.
 func (d *lanesDaemon) sniffed(ctx context.Context, n int, r *lanesResult) error {
 	ctx, cancel := context.WithTimeout(ctx, lanesTime)
 	defer cancel()
@@ -339,8 +346,7 @@ func (d *lanesDaemon) sniffed(ctx context.Context, n int, r *lanesResult) error 
 	defer s.close()
 	config := d.config()
 	config.source = fmt.Sprintf(", boundary: {rewrite: [{from: %q, to: %q}]}", broker, s.addr())
-	yaml := strings.Replace(config.yaml(), "partition_metrics: false", "partition_metrics: true", 1)
-	if d.p, err = d.lab.startDaemon(d.dir, yaml); err != nil {
+	if d.p, err = d.lab.startDaemon(d.dir, config.yaml()); err != nil {
 		return err
 	}
 	if _, err := d.waitOpen(ctx, n, time.Now()); err != nil {
@@ -349,11 +355,6 @@ func (d *lanesDaemon) sniffed(ctx context.Context, n int, r *lanesResult) error 
 	if err := pause(ctx, settleTime); err != nil {
 		return err
 	}
-	began := time.Now()
-	if r.ScrapeBytes, err = scrapeBytes(ctx, d.addr); err != nil {
-		return err
-	}
-	r.Scrape = time.Since(began)
 	if _, err := d.stop(); err != nil {
 		return err
 	}
@@ -375,6 +376,47 @@ func (d *lanesDaemon) sniffed(ctx context.Context, n int, r *lanesResult) error 
 	}
 	r.FetchSteady = exchange{Request: int64(median(requests)), Answer: int64(median(answers))}
 	return nil
+}
+
+// scraped starts the daemon once more, with metrics of each partition, and asks
+// for them once.
+func (d *lanesDaemon) scraped(ctx context.Context, r *lanesResult) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, lanesTime)
+	defer cancel()
+	yaml := strings.Replace(d.config().yaml(), "partition_metrics: false", "partition_metrics: true", 1)
+	if d.p, err = d.lab.startDaemon(d.dir, yaml); err != nil {
+		return err
+	}
+	for ready := false; !ready; {
+		if body, err := ask(ctx, d.addr, "/readyz"); err == nil {
+			_ = body.Close()
+			ready = true
+		} else if !d.p.Running() {
+			return fmt.Errorf("daemon ended by itself (%s), the end of its log:\n%s", d.p.State(), d.p.Tail(20))
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil { // between two looks
+			return fmt.Errorf("wait until it is ready: %w", err)
+		}
+	}
+	if err := pause(ctx, settleTime); err != nil {
+		return err
+	}
+	before, err := usage(d.p.PID())
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if r.ScrapeBytes, err = scrapeBytes(ctx, d.addr); err != nil {
+		return err
+	}
+	r.Scrape = time.Since(began)
+	after, err := usage(d.p.PID())
+	if err != nil {
+		return err
+	}
+	r.ScrapeCPU, r.ScrapeMemory = after.CPU-before.CPU, after.RSS-before.RSS
+	_, err = d.stop()
+	return err
 }
 
 // useOf reads what a broker holds.

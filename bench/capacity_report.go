@@ -64,9 +64,9 @@ func (r *capacityResults) markdown(name string) string {
 			p("| %d | %.1f (%.1f) | %.1f | %.2f | %.1f | %.2f | %.0f (%.0f) | %d, %d | %d, %d | %.0f | %.1f |", l.Lanes, l.First.Open.Seconds(), l.First.Made.Seconds(), l.Second.Open.Seconds(), l.Second.CPU.Seconds(),
 				l.StopTime.Seconds(), 100*l.IdleCPU, mib(l.IdleRSS), mib(max(l.First.Peak, l.Second.Peak)), l.FetchFirst.Request, l.FetchFirst.Answer, l.FetchSteady.Request, l.FetchSteady.Answer, float64(l.JournalBytes)/1024, float64(l.GroupBytes)/1024)
 		}
-		p("\n| lanes | source broker: files, memory maps, RSS in MiB | target broker | /metrics with partitions: MB, s |\n|---|---|---|---|")
+		p("\n| lanes | source broker: files, memory maps, RSS in MiB | target broker | /metrics with partitions: MB, s, CPU s, MiB the daemon grows by |\n|---|---|---|---|")
 		for _, l := range r.Lanes {
-			p("| %d | %d, %d, %.0f | %d, %d, %.0f | %.1f, %.2f |", l.Lanes, l.Source.Files, l.Source.Maps, mib(l.Source.RSS), l.Target.Files, l.Target.Maps, mib(l.Target.RSS), float64(l.ScrapeBytes)/1e6, l.Scrape.Seconds())
+			p("| %d | %d, %d, %.0f | %d, %d, %.0f | %.2f, %.2f, %.2f, %.0f |", l.Lanes, l.Source.Files, l.Source.Maps, mib(l.Source.RSS), l.Target.Files, l.Target.Maps, mib(l.Target.RSS), float64(l.ScrapeBytes)/1e6, l.Scrape.Seconds(), l.ScrapeCPU.Seconds(), mib(l.ScrapeMemory))
 		}
 		p("\nThe brokers had a heap of 2 GiB and `log.index.size.max.bytes=%s`; they need a file and two memory maps a partition (`ulimit -n`, `vm.max_map_count`).\n", manyProperties["log.index.size.max.bytes"])
 	}

@@ -49,6 +49,8 @@ func newHandler(cfg ServerConfig) http.Handler {
 		// One series that cannot be made must not hide the others.
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      scrapeLog{cfg.Log},
+		// With ten thousand lanes an answer has more than a hundred thousand series.
+		MaxRequestsInFlight: maxScrapes,
 	})
 	h.mux.HandleFunc("/metrics", h.secret(metrics.ServeHTTP))
 	if cfg.HTTP.Pprof {

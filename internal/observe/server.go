@@ -20,6 +20,7 @@ import (
 const (
 	maxConnections = 64       // open at once; more wait to be accepted
 	maxRequests    = 16       // answered at once; more are told to come again
+	maxScrapes     = 4        // of them, those for metrics, which take memory by series
 	maxHeaderBytes = 16 << 10 // of a request
 	headerTime     = 5 * time.Second
 	requestTime    = 10 * time.Second // to read a request

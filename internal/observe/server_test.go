@@ -24,6 +24,8 @@ import (
 	"replicator/internal/status"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/config"
@@ -404,6 +406,42 @@ func TestRequestsAreBounded(t *testing.T) {
 	for range maxRequests {
 		if code := <-answers; code != http.StatusOK && code != http.StatusServiceUnavailable {
 			t.Errorf("got %d", code)
+		}
+	}
+}
+
+// Metrics of many lanes take memory: scrapes beyond a few are told to come again,
+// and do not keep others from asking for something else.
+func TestScrapesAreBounded(t *testing.T) {
+	began, release := make(chan struct{}, maxRequests), make(chan struct{})
+	source := NewSource(func(context.Context) status.Status { return status.Status{} })
+	s := listening(t, source, func(cfg *ServerConfig) {
+		cfg.Gatherer = prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+			began <- struct{}{}
+			<-release
+			return nil, nil
+		})
+	})
+	answers := make(chan int, maxScrapes)
+	for range maxScrapes {
+		go func() {
+			code, _, _ := ask(t, http.MethodGet, s.URL()+"/metrics", nil)
+			answers <- code
+		}()
+	}
+	for range maxScrapes {
+		<-began
+	}
+	if code, _, _ := ask(t, http.MethodGet, s.URL()+"/metrics", nil); code != http.StatusServiceUnavailable {
+		t.Errorf("one scrape too many got %d", code)
+	}
+	if code, _, _ := ask(t, http.MethodGet, s.URL()+"/healthz", nil); code != http.StatusOK {
+		t.Errorf("health meanwhile: %d", code)
+	}
+	close(release)
+	for range maxScrapes {
+		if code := <-answers; code != http.StatusOK {
+			t.Errorf("a scrape got %d", code)
 		}
 	}
 }

@@ -125,7 +125,17 @@ func (l *Link) refreshSoon() {
 	}
 }
 
-const minRefresh = 200 * time.Millisecond // between two refreshes that are asked for
+const (
+	minRefresh  = 200 * time.Millisecond // between two refreshes that are asked for
+	slowRefresh = 2 * time.Second        // the same where they take long
+)
+
+// refreshPause is how long to wait after a refresh that took some time before the
+// next is made, however often it is asked for: a broker that is busy with ten
+// thousand new partitions is not kept busy with telling about them too.
+func refreshPause(took time.Duration) time.Duration {
+	return min(max(minRefresh, 4*took), slowRefresh)
+}
 
 // keepTopology looks at both clusters at the refresh interval and when asked,
 // makes and grows target topics, and tells the loop.
@@ -139,6 +149,7 @@ func (l *Link) keepTopology(ctx context.Context) {
 			full = time.Now()
 		}
 		asking, cancel := context.WithTimeout(ctx, 20*time.Second)
+		began := time.Now()
 		t, events, err := k.look(asking)
 		cancel()
 		if ctx.Err() != nil {
@@ -154,9 +165,9 @@ func (l *Link) keepTopology(ctx context.Context) {
 			}
 			l.onTopology(t)
 		})
-		wait := minRefresh
+		wait := refreshPause(time.Since(began))
 		if err != nil {
-			wait = time.Second
+			wait = max(wait, time.Second)
 		}
 		if !sleep(ctx, wait) {
 			return

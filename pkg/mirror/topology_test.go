@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // A request to create topics stays far below what a KRaft controller takes at
@@ -35,5 +36,16 @@ func TestTopicsAreCreatedInRequestsAControllerTakes(t *testing.T) {
 	}
 	if want := []int{3, 1, 1, 1, 1, 1, 1}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("requests of %v topics, want %v", got, want)
+	}
+}
+
+// What takes a broker long is not asked at once again; what takes no time is.
+func TestRefreshesLeaveABusyBrokerTime(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		time.Millisecond: minRefresh, 200 * time.Millisecond: 800 * time.Millisecond, 5 * time.Second: slowRefresh,
+	} {
+		if got := refreshPause(took); got != want {
+			t.Errorf("after a refresh of %v the pause is %v, want %v", took, got, want)
+		}
 	}
 }

@@ -82,6 +82,18 @@ func (s site) withDistance(ctx context.Context, do func(pair *kafkatest.ClusterP
 	return do(pair, away)
 }
 
+// up is an error if a broker of a pair has ended, with the end of its log.
+func up(pair *kafkatest.ClusterPair) error {
+	for _, c := range []*kafkatest.Cluster{pair.Source, pair.Target} {
+		for _, b := range c.Brokers() {
+			if !b.Running() {
+				return fmt.Errorf("a broker of %s ended by itself (%s), the end of its log:\n%s", c.Config().Name, b.Process().State(), b.Process().Tail(30))
+			}
+		}
+	}
+	return nil
+}
+
 // freeze keeps a compacted topic, and copies with its settings, as they are.
 func freeze(ctx context.Context, admin *kadm.Client, topic string) error {
 	day := "86400000" // ms

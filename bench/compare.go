@@ -206,6 +206,9 @@ func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, away 
 			if slices.Contains(t.without, m) {
 				continue
 			}
+			if err := up(pair); err != nil {
+				return err
+			}
 			run, err := c.copy(ctx, pair, away, t, r, m, round == 0)
 			if err := c.fails(ctx, fmt.Sprintf("workload %s, %s, round %d", t.name, m, round+1), err); err != nil {
 				return err

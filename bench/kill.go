@@ -47,6 +47,9 @@ func (c *comparison) kills(ctx context.Context) error {
 	return site{}.with(ctx, func(pair *kafkatest.ClusterPair) error {
 		for round := range c.rounds {
 			for _, m := range movers {
+				if err := up(pair); err != nil {
+					return err
+				}
 				c.say("kill -9 under load, round %d of %d: %s", round+1, c.rounds, m.title())
 				r, err := c.killOf(ctx, pair, m)
 				if err := c.fails(ctx, "kill of "+string(m), err); err != nil {

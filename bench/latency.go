@@ -45,6 +45,9 @@ func (c *comparison) latency(ctx context.Context) error {
 	return site{}.with(ctx, func(pair *kafkatest.ClusterPair) error {
 		for round := range c.rounds {
 			for _, m := range []mover{direct, ours, mmTuned} {
+				if err := up(pair); err != nil {
+					return err
+				}
 				c.say("latency at %d records a second, round %d of %d, %d s: %s", latencyRate, round+1, c.rounds, c.seconds, m.title())
 				r, err := c.latencyOf(ctx, pair, m)
 				if err := c.fails(ctx, "latency of "+string(m), err); err != nil {

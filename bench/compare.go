@@ -30,12 +30,14 @@ type comparison struct {
 	*lab
 	rounds   int
 	scale    float64
-	workload string
-	mover    string
+	workload string // pattern
+	mover    string // pattern
 	parts    []string
 	seconds  int // of latency
 	quick    bool
 	out      string
+
+	workloads, movers *regexp.Regexp
 
 	name    string // of the files, without ending
 	results results
@@ -56,7 +58,7 @@ plain relay of the same bytes, on brokers it starts. It takes about an hour;
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.workload, "workload", ".*", "`pattern` of the workloads to copy")
-	f.StringVar(&c.mover, "mover", ".*", "`pattern` of the movers: "+fmt.Sprint(ours, ", ", mmTuned, ", ", mmDefault, ", ", relay))
+	f.StringVar(&c.mover, "mover", ".*", fmt.Sprintf("`pattern` of the movers: %s, %s, %s, %s (of bytes), %s (none, for latency)", ours, mmTuned, mmDefault, relay, direct))
 	f.StringSliceVar(&c.parts, "parts", allParts, "what to measure")
 	f.IntVar(&c.rounds, "rounds", 3, "how often each mover copies a workload")
 	f.Float64Var(&c.scale, "scale", 1, "factor to the number of records")
@@ -67,7 +69,9 @@ plain relay of the same bytes, on brokers it starts. It takes about an hour;
 }
 
 func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
-	c.settle(cmd)
+	if err := c.settle(cmd); err != nil {
+		return err
+	}
 	if c.lab, err = openLab(ctx); err != nil {
 		return err
 	}
@@ -75,11 +79,6 @@ func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
 	c.results = results{Date: c.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine(ctx)}
 	c.name = c.results.Date + "-compare"
 	measures := map[string]func(context.Context) error{"copy": c.copies, "latency": c.latency, "kill": c.kills, "resume": c.resume}
-	for _, part := range c.parts {
-		if measures[part] == nil {
-			return fmt.Errorf("--parts: there is no %q, only %s", part, strings.Join(allParts, ", "))
-		}
-	}
 	for i, part := range c.parts {
 		c.say("part %d of %d: %s", i+1, len(c.parts), part)
 		if err := c.fails(ctx, part, measures[part](ctx)); err != nil {
@@ -97,12 +96,13 @@ func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
 	return nil
 }
 
-// settle gives the flags that were not set the values of a quick run.
-func (c *comparison) settle(cmd *cobra.Command) {
+// settle gives the flags that were not set the values of a quick run, and
+// checks all.
+func (c *comparison) settle(cmd *cobra.Command) (err error) {
 	if c.quick {
 		for flag, set := range map[string]func(){
 			"workload": func() { c.workload = "^(lz4|none|small)$" },
-			"mover":    func() { c.mover = fmt.Sprintf("^(%s|%s|%s)$", ours, mmTuned, relay) },
+			"mover":    func() { c.mover = fmt.Sprintf("^(%s|%s|%s|%s)$", ours, mmTuned, relay, direct) },
 			"parts":    func() { c.parts = []string{"copy", "latency", "kill"} },
 			"rounds":   func() { c.rounds = 1 },
 			"scale":    func() { c.scale = 0.5 },
@@ -119,6 +119,24 @@ func (c *comparison) settle(cmd *cobra.Command) {
 			c.out = filepath.Join("build", "bench")
 		}
 	}
+	if c.workloads, err = regexp.Compile(c.workload); err != nil {
+		return fmt.Errorf("--workload: %w", err)
+	}
+	if c.movers, err = regexp.Compile(c.mover); err != nil {
+		return fmt.Errorf("--mover: %w", err)
+	}
+	if !slices.ContainsFunc(trials(1), func(t trial) bool { return c.workloads.MatchString(t.name) }) {
+		return fmt.Errorf("--workload: there is none that matches %s", c.workload)
+	}
+	for _, part := range c.parts {
+		if !slices.Contains(allParts, part) {
+			return fmt.Errorf("--parts: there is no %q, only %s", part, strings.Join(allParts, ", "))
+		}
+	}
+	if c.rounds < 1 || c.scale <= 0 || c.seconds < 1 {
+		return errors.New("--rounds, --scale and --seconds must be above 0")
+	}
+	return nil
 }
 
 // fails keeps an error of one measurement; the others go on. What ends the
@@ -152,14 +170,7 @@ func (c *comparison) resume(ctx context.Context) error {
 
 // copies lets every mover copy every workload.
 func (c *comparison) copies(ctx context.Context) error {
-	wanted, err := regexp.Compile(c.workload)
-	if err != nil {
-		return fmt.Errorf("--workload: %w", err)
-	}
-	all := slices.DeleteFunc(trials(c.scale), func(t trial) bool { return !wanted.MatchString(t.name) })
-	if len(all) == 0 {
-		return fmt.Errorf("--workload: none matches %s", c.workload)
-	}
+	all := slices.DeleteFunc(trials(c.scale), func(t trial) bool { return !c.workloads.MatchString(t.name) })
 	for i, t := range all {
 		c.say("workload %d of %d: %s", i+1, len(all), t)
 		// Brokers of its own: what one workload does to them, no other one feels.
@@ -179,15 +190,9 @@ func (c *comparison) copies(ctx context.Context) error {
 	return nil
 }
 
-// movers are those that were asked for, in an order of the round's own.
-func (c *comparison) movers(round int) ([]mover, error) {
-	wanted, err := regexp.Compile(c.mover)
-	if err != nil {
-		return nil, fmt.Errorf("--mover: %w", err)
-	}
-	all := []mover{relay, mmTuned, ours, mmDefault}
-	all = slices.Concat(all[round%len(all):], all[:round%len(all)])
-	return slices.DeleteFunc(all, func(m mover) bool { return !wanted.MatchString(string(m)) }), nil
+// wanted are the movers that were asked for.
+func (c *comparison) wanted(movers []mover) []mover {
+	return slices.DeleteFunc(movers, func(m mover) bool { return !c.movers.MatchString(string(m)) })
 }
 
 // try writes a workload and lets every mover copy it.
@@ -198,11 +203,9 @@ func (c *comparison) try(ctx context.Context, pair *kafkatest.ClusterPair, away 
 	}
 	c.results.Trials = append(c.results.Trials, r)
 	for round := range c.rounds {
-		movers, err := c.movers(round)
-		if err != nil {
-			return err
-		}
-		for _, m := range movers {
+		movers := []mover{relay, mmTuned, ours, mmDefault}
+		first := round % len(movers) // each round begins with another
+		for _, m := range c.wanted(slices.Concat(movers[first:], movers[:first])) {
 			if slices.Contains(t.without, m) {
 				continue
 			}

@@ -40,9 +40,9 @@ type killRun struct {
 // kills ends movers under load: one of two replicators, and a MirrorMaker 2
 // that is started again at once.
 func (c *comparison) kills(ctx context.Context) error {
-	movers := []mover{ours, mmTuned}
+	movers := c.wanted([]mover{ours, mmTuned})
 	if c.quick {
-		movers = movers[:1]
+		movers = c.wanted([]mover{ours})
 	}
 	return site{}.with(ctx, func(pair *kafkatest.ClusterPair) error {
 		for round := range c.rounds {
@@ -95,7 +95,7 @@ func (c *comparison) killOf(ctx context.Context, pair *kafkatest.ClusterPair, m 
 	}()
 	// Offsets are written as often as in other measurements: by default, once a
 	// minute, more would be doubled. And Connect gives a worker 5 minutes to come back.
-	w, err := c.start(m, job{pair: pair, topic: topic, codec: workload.LZ4, more: []string{"offset.flush.interval.ms = 5000", "scheduled.rebalance.max.delay.ms = 0"}})
+	w, err := c.start(m, job{pair: pair, topic: topic, codec: workload.LZ4, more: []string{flushOften, "target.scheduled.rebalance.max.delay.ms = 0"}})
 	if err != nil {
 		return r, err
 	}

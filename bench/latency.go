@@ -44,7 +44,7 @@ type latencyRun struct {
 func (c *comparison) latency(ctx context.Context) error {
 	return site{}.with(ctx, func(pair *kafkatest.ClusterPair) error {
 		for round := range c.rounds {
-			for _, m := range []mover{direct, ours, mmTuned} {
+			for _, m := range c.wanted([]mover{direct, ours, mmTuned}) {
 				if err := up(pair); err != nil {
 					return err
 				}

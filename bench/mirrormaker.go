@@ -30,12 +30,17 @@ func tuned(alias string, codec workload.Codec) []string {
 	}
 }
 
+// flushOften has MirrorMaker 2 write its source offsets, and the offset syncs it
+// held back, every 5 s instead of once a minute. Settings of its Connect worker
+// count under the target's name only: without that they are ignored.
+const flushOften = "target.offset.flush.interval.ms = 5000"
+
 // eagerGroups let MirrorMaker 2 tell everything about groups a second after it
 // knows it, instead of after 1 to 10 minutes.
 func eagerGroups() []string {
 	return []string{
 		"emit.checkpoints.interval.seconds = 1", "sync.group.offsets.enabled = true", "sync.group.offsets.interval.seconds = 1",
-		"refresh.groups.interval.seconds = 1", "offset.flush.interval.ms = 5000", "offset-syncs.topic.location = target",
+		"refresh.groups.interval.seconds = 1", flushOften, "offset-syncs.topic.location = target",
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 )
@@ -94,10 +95,7 @@ func OpenJournal(ctx context.Context, cfg JournalConfig) (*Journal, error) {
 
 func (j *Journal) open(ctx context.Context) error {
 	j.ctx, j.cancel = context.WithCancel(context.Background())
-	starts, err := j.cfg.Admin.ListStartOffsets(ctx, j.cfg.Topic)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, err := j.starts(ctx)
 	if err != nil {
 		return fmt.Errorf("list start offsets: %w", err)
 	}
@@ -132,6 +130,32 @@ func (j *Journal) open(ctx context.Context) error {
 	j.client = client
 	j.reader.Go(j.read)
 	return j.sync(ctx, allPartitions(len(j.next)))
+}
+
+// leadersTime is how long an opening waits for the journal's partitions to be led.
+const leadersTime = 30 * time.Second
+
+// starts returns where the journal's partitions begin. The leaders of a topic that
+// was just made are named before they know of it.
+func (j *Journal) starts(ctx context.Context) (kadm.ListedOffsets, error) {
+	ctx, cancel := context.WithTimeout(ctx, leadersTime)
+	defer cancel()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for {
+		starts, err := j.cfg.Admin.ListStartOffsets(ctx, j.cfg.Topic)
+		if err == nil {
+			err = starts.Error()
+		}
+		if err == nil || !kerr.IsRetriable(err) {
+			return starts, err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 func (j *Journal) producerOpts() []kgo.Opt {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -182,6 +183,38 @@ func TestJournalTellsTheNextDaemonWhatWasWritten(t *testing.T) {
 		}
 		if n := len(third.Warnings()); n > 1 {
 			t.Errorf("a journal just made has warnings: %v", third.Warnings())
+		}
+	})
+}
+
+// A cluster names the leaders of a topic it has just made before they know of it.
+func TestAJournalWaitsForItsLeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(t)
+		defer f.close()
+		refused := 0
+		f.cluster.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			f.cluster.KeepControl()
+			if refused == 3 {
+				return nil, nil, false
+			}
+			refused++
+			resp := kreq.ResponseKind().(*kmsg.ListOffsetsResponse)
+			for _, rt := range kreq.(*kmsg.ListOffsetsRequest).Topics {
+				st := kmsg.NewListOffsetsResponseTopic()
+				st.Topic = rt.Topic
+				for _, rp := range rt.Partitions {
+					sp := kmsg.NewListOffsetsResponseTopicPartition()
+					sp.Partition, sp.ErrorCode = rp.Partition, kerr.NotLeaderForPartition.Code
+					st.Partitions = append(st.Partitions, sp)
+				}
+				resp.Topics = append(resp.Topics, st)
+			}
+			return resp, nil, true
+		})
+		f.open().Close()
+		if refused != 3 {
+			t.Errorf("refused %d times", refused)
 		}
 	})
 }

@@ -52,6 +52,17 @@ func aims() []aim {
 			return s.Max, len(r.kills(ours)) > 0
 		}}
 	}
+	resumed := func(name string, figure func(resumeRow) int64) aim {
+		return aim{name, 0, true, "%s", func(r *results) (float64, bool) {
+			most, have := int64(0), false
+			for _, row := range r.Resume {
+				if row.Who == string(ours) {
+					most, have = max(most, figure(row)), true
+				}
+			}
+			return float64(most), have
+		}}
+	}
 	return []aim{
 		cpu("lz4", mmTuned, 30), cpu("lz4", mmDefault, 70),
 		cpu("none", mmTuned, 6), cpu("none", mmDefault, 14),
@@ -75,15 +86,9 @@ func aims() []aim {
 		kill("kill -9 until every partition moves again, the worst", 12, "%s s", func(k killRun) float64 { return k.All.Seconds() }),
 		kill("kill -9, records doubled", 0, "%s", func(k killRun) float64 { return float64(k.Doubled) }),
 		kill("kill -9, records lost", 0, "%s", func(k killRun) float64 { return float64(k.Lost) }),
-		{"records that groups read again, any lag, the worst", 0, true, "%s", func(r *results) (float64, bool) {
-			most, have := 0.0, false
-			for _, row := range r.Resume {
-				if row.Who == string(ours) {
-					most, have = max(most, float64(row.Most)), true
-				}
-			}
-			return most, have
-		}},
+		resumed("records that groups read again, any lag, the worst", func(r resumeRow) int64 { return r.Most }),
+		resumed("records that groups skipped, any lag", func(r resumeRow) int64 { return r.Skipped }),
+		resumed("group partitions without an offset on the target", func(r resumeRow) int64 { return r.NotPlaced }),
 	}
 }
 

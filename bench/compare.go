@@ -281,7 +281,9 @@ func (c *comparison) copy(ctx context.Context, pair *kafkatest.ClusterPair, away
 	}
 	defer func() {
 		w.Kill()
-		err = errors.Join(err, away(false), w.clean(ctx, pair))
+		clean, cancel := afterwards(ctx)
+		defer cancel()
+		err = errors.Join(err, away(false), w.clean(clean, pair))
 	}()
 	if run, err = w.follow(patience, r.Records, t.every()); err != nil {
 		return run, err

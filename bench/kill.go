@@ -102,7 +102,9 @@ func (c *comparison) killOf(ctx context.Context, pair *kafkatest.ClusterPair, m 
 	victim := w.Process
 	defer func() {
 		w.Kill()
-		err = errors.Join(err, w.clean(ctx, pair))
+		clean, cancel := afterwards(ctx)
+		defer cancel()
+		err = errors.Join(err, w.clean(clean, pair))
 	}()
 	if m == ours {
 		if victim, err = c.second(w); err != nil {
@@ -122,7 +124,7 @@ func (c *comparison) killOf(ctx context.Context, pair *kafkatest.ClusterPair, m 
 		return r, err
 	}
 	if !victim.Running() {
-		return r, w.ended()
+		return r, fmt.Errorf("ended by itself before it was killed: %v, the end of the log:\n%s", victim.State(), victim.Tail(30))
 	}
 	killed := time.Now()
 	victim.Kill()

@@ -77,7 +77,11 @@ func (c *comparison) latencyOf(ctx context.Context, pair *kafkatest.ClusterPair,
 	if _, err := workload.Write(ctx, pair.Source.ClientOpts(), spec); err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, deleteTopics(ctx, pair.Source.Admin(), topic)) }()
+	defer func() {
+		clean, cancel := afterwards(ctx)
+		defer cancel()
+		err = errors.Join(err, deleteTopics(clean, pair.Source.Admin(), topic))
+	}()
 	from, target := pair.Source, topic
 	var dead <-chan struct{} // never, where nothing moves
 	ended := func() error { return nil }
@@ -89,7 +93,9 @@ func (c *comparison) latencyOf(ctx context.Context, pair *kafkatest.ClusterPair,
 		}
 		defer func() {
 			w.Kill()
-			err = errors.Join(err, w.clean(ctx, pair))
+			clean, cancel := afterwards(ctx)
+			defer cancel()
+			err = errors.Join(err, w.clean(clean, pair))
 		}()
 		from, target, dead, ended = pair.Target, w.target, w.Done(), w.ended
 	}
@@ -112,6 +118,12 @@ func (c *comparison) latencyOf(ctx context.Context, pair *kafkatest.ClusterPair,
 		return r, err
 	}
 	return latencyRun{Mover: m, Records: len(took), P50: quantile(took, 0.5), P99: quantile(took, 0.99), P999: quantile(took, 0.999), Max: took[len(took)-1]}, nil
+}
+
+// afterwards is the context of tidying up after a measurement, whose own may have
+// ended: what it left would be measured the next time.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 }
 
 // A stopwatch writes records with the time in them on one cluster and reads

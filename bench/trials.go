@@ -58,7 +58,7 @@ func trials(scale float64) []trial {
 		{name: "transactions", doc: "transactions of 1 to 100 records, a quarter aborted, lz4, read_committed", spec: kind(workload.Transactions, kb(workload.LZ4, 150_000)), committed: true},
 		{name: "one-partition", doc: "as lz4, one partition", spec: on(kb(workload.LZ4, 1_000_000), 1)},
 		{name: "thousand-partitions", doc: "as lz4, 1,000 partitions", spec: many},
-		{name: "tls", doc: "as lz4, both clusters over TLS", site: site{TLS: true}, spec: kb(workload.LZ4, 1_000_000)},
+		{name: "tls", doc: "as lz4, both clusters over TLS", site: site{TLS: true}, spec: kb(workload.LZ4, 1_000_000), without: []mover{relay}},
 		{name: "wan", doc: "as none, one partition, 80 ms of round trip between the source and everything else", site: site{RTT: wanTrip}, spec: on(kb(workload.None, 400_000), 1), without: []mover{mmDefault, relay}},
 	}
 	for i := range all {

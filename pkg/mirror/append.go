@@ -19,6 +19,7 @@ const (
 	maxRequestBytes = 1 << 20 // a request takes batches up to this size, and always one
 	maxRequestParts = 1000
 	produceTimeout  = 10 * time.Second
+	slowAnswer      = time.Second     // requests that take longer are as many as the way can carry
 	keepAliveEvery  = 2 * time.Minute // below any broker's connections.max.idle.ms
 	maxValidate     = 2000            // lanes one validation asks for
 )
@@ -41,7 +42,8 @@ type appender struct {
 	asking   bool
 	free     []*produce
 	requests int                // unanswered
-	window   int                // how many may be, see requestWindow
+	window   int                // how many may be now
+	widest   int                // how many may be at most, see requestWindow
 	queued   int                // bytes of attached lanes' chains
 	paused   map[*lane]struct{} // attached lanes left out of fetches
 }
@@ -50,6 +52,11 @@ type appender struct {
 // the broker works on and one that lies before it, and what is on its way over a
 // distance. More would wait in the broker's queue, and batches of other lanes that
 // come in the meantime could not go with them.
+//
+// A connection begins with nearRequests and comes to its window answer by answer,
+// as long as answers come within slowAnswer: over a distance with little bandwidth,
+// or under a quota, more requests would only wait, and with them the leases of
+// their lanes would run out.
 func requestWindow(roundTrip time.Duration) int {
 	return nearRequests + int(math.Ceil(min(farRate*roundTrip.Seconds()/maxRequestBytes, maxRequestParts)))
 }
@@ -67,7 +74,8 @@ type produce struct {
 	lanes    []*lane
 	parts    []part
 	appender *appender
-	sendBy   instant // the earliest lastAnswered of its lanes
+	sendBy   instant   // the earliest lastAnswered of its lanes
+	handed   time.Time // to the connection
 }
 
 type part struct {
@@ -132,7 +140,7 @@ func (l *Link) appenderConnected(a *appender, conn *wire.Conn, err error) {
 	a.failures = 0
 	a.conn = conn
 	a.serial++
-	a.window = requestWindow(conn.RoundTrip())
+	a.window, a.widest = nearRequests, requestWindow(conn.RoundTrip())
 	a.lastUse = time.Now()
 	if conn.Err() != nil {
 		l.appenderLost(a, conn, conn.Err())
@@ -316,6 +324,7 @@ func (l *Link) sendProduce(a *appender, p *produce) {
 	p.parts = p.parts[:0]
 	a.requests++
 	a.lastUse = time.Now()
+	p.handed = a.lastUse
 	a.conn.Produce(&p.ProduceRequest)
 	for _, ln := range p.lanes {
 		l.offer(ln)
@@ -345,6 +354,9 @@ func (a *appender) request() *produce {
 func (l *Link) answered(p *produce, err error) {
 	a := p.appender
 	a.requests--
+	if err == nil {
+		a.tookTime(time.Since(p.handed))
+	}
 	nowMs := time.Now().UnixMilli()
 	for i, ln := range p.lanes {
 		part := &p.Parts[i]
@@ -399,6 +411,16 @@ func (l *Link) answered(p *produce, err error) {
 	a.free = append(a.free, p)
 	l.resume(a)
 	l.touch(a)
+}
+
+// tookTime widens or narrows the window by how long a request took, from handing
+// it to the connection to its answer.
+func (a *appender) tookTime(took time.Duration) {
+	if took < slowAnswer {
+		a.window = min(a.window+1, a.widest)
+	} else {
+		a.window = max(a.window/2, nearRequests)
+	}
 }
 
 // finish moves the position over an item whose turn it is.

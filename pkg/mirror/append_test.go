@@ -3,6 +3,8 @@ package mirror
 import (
 	"testing"
 	"time"
+
+	"replicator/pkg/wire"
 )
 
 func TestFarTargetsGetMoreRequests(t *testing.T) {
@@ -44,6 +46,59 @@ func TestSmallBatchesThatWaitAreACrowd(t *testing.T) {
 		}
 		if got := ln.crowded(); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+// Over a fast way the window comes to its width; where answers take long it does
+// not, so that nothing lies before the connection until its leases run out.
+func TestTheWindowFollowsTheAnswers(t *testing.T) {
+	a := &appender{window: nearRequests, widest: 18}
+	for range 100 {
+		a.tookTime(80 * time.Millisecond)
+	}
+	if a.window != 18 {
+		t.Errorf("window is %d after a hundred quick answers, expected 18", a.window)
+	}
+	for range 100 {
+		a.tookTime(1600 * time.Millisecond)
+	}
+	if a.window != nearRequests {
+		t.Errorf("window is %d after a hundred slow answers, expected %d", a.window, nearRequests)
+	}
+}
+
+// A lane that was left out for its own sake is fetched again when it has nothing
+// to send, however busy its neighbours are; one left out for its target broker
+// waits until that has room.
+func TestLanesAreFetchedAgain(t *testing.T) {
+	const share = nearRequests*maxRequestBytes + nearFetchBytes
+	for _, tt := range []struct {
+		name   string
+		queued int // bytes of all lanes
+		unsent int // batches of this one
+		size   int // of one
+		want   bool
+	}{
+		{"nothing to send, neighbours busy", share, 0, 0, true},
+		{"nothing to send, neighbours crowd", share + 1, 0, 0, false},
+		{"a little to send, neighbours busy", share, 1, 100, false},
+		{"a little to send, room", share / 2, window, 100, true},
+		{"much to send, room", share / 2, window + 1, 100, false},
+		{"too many bytes, room", share / 2, 1, 5 << 20, false},
+	} {
+		l := &Link{pool: wire.NewPool(64 << 20), appenders: map[int32]*appender{}}
+		a := &appender{link: l, window: nearRequests, queued: tt.queued, paused: map[*lane]struct{}{}}
+		l.appenders[0] = a
+		f := &fetcher{link: l, wake: make(chan struct{}, 1)}
+		ln := &lane{appender: a, fetcher: f, paused: true, queued: tt.unsent * tt.size}
+		for range tt.unsent {
+			ln.chain.push(item{data: make([]byte, tt.size)})
+		}
+		a.paused[ln] = struct{}{}
+		l.resume(a)
+		if got := len(f.commands) == 1 && f.commands[0].kind == fetchResume; got != tt.want || ln.paused == got {
+			t.Errorf("%s: fetched again %v, paused %v", tt.name, got, ln.paused)
 		}
 	}
 }

@@ -27,18 +27,26 @@ const (
 	// sent on in one request.
 	fetchBatches      = 8
 	minPartitionBytes = 64 << 10
+	// unknownBatch is how large the batches of a lane are taken to be before any was
+	// seen. Too small a part brings nothing: a broker sends a batch that does not fit
+	// only when it is the first of an answer.
+	unknownBatch = 128 << 10
 )
 
 // fetchSize is how many bytes to ask a broker for at once that is a round trip
-// away.
+// away. Four answers, which have some more than the records asked for, have to fit
+// the budget: one being read, one waiting, one being routed, one being sent.
 func fetchSize(roundTrip time.Duration, budget int64) int32 {
 	want := nearFetchBytes + farRate*roundTrip.Seconds()
-	return int32(min(want, float64(max(64<<10, budget/4)), math.MaxInt32))
+	return int32(min(want, float64(max(64<<10, budget/4-budget/64)), math.MaxInt32))
 }
 
 // partitionSize is how many bytes of an answer to ask for one lane, whose batches
-// are about so large, when lanes are fetched.
+// are up to so large (0: unknown), when lanes are fetched.
 func partitionSize(all int32, lanes, batch int) int32 {
+	if batch == 0 {
+		batch = unknownBatch
+	}
 	return min(all, max(all/int32(max(1, lanes)), int32(min(int64(batch)*fetchBatches, int64(all))), minPartitionBytes))
 }
 
@@ -87,7 +95,7 @@ type fetchCommand struct {
 type fetching struct {
 	fetchCommand
 	paused bool
-	batch  int // bytes of a batch, about; 0 unknown
+	batch  int // bytes of its largest batch of late, 0 unknown
 }
 
 // fetched is what one answer brought, routed.
@@ -209,6 +217,7 @@ func (f *fetcher) apply(table map[partitionKey]*fetching, s *wire.FetchSession) 
 	commands := f.commands
 	f.commands = nil
 	f.mu.Unlock()
+	f.fetched = len(table) + len(commands) // about: nearly all commands of a crowd add lanes
 	for _, c := range commands {
 		key := partitionKey{c.topic, c.partition}
 		old := table[key]
@@ -327,7 +336,7 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 		bad = bad || p.ErrorCode != 0 || p.Diverging || p.PreferredReplica >= 0 && len(p.Records) == 0 && p.PreferredReplica != f.broker
 		if next > fl.position.Offset {
 			fl.position.Offset, fl.position.LastEpoch = next, epoch
-			fl.batch = batch
+			fl.batch = max(batch, fl.batch*7/8)
 			fl.from = max(fl.from, next)
 			sc.epoch = epoch
 			if fl.check != nil && next > fl.check.source {
@@ -339,40 +348,34 @@ func (f *fetcher) scan(a *scannedAnswer, resp *wire.FetchResponse, table map[par
 			fl.leaveOut(session)
 		} else if next >= 0 {
 			f.include(fl, session)
-		} else if batch > fl.batch { // more has to be asked for
-			fl.batch = batch
-			f.include(fl, session)
 		}
 		a.parts = append(a.parts, sc)
 	}
 }
 
-// lastOffsets returns the next source offset behind the last whole entry and its
-// leader epoch, and how many bytes an entry has, about; bad says that one is damaged.
-func lastOffsets(records []byte) (next int64, epoch int32, batch int, bad bool) {
+// lastOffsets returns the next source offset behind the last whole entry, its
+// leader epoch, and how many bytes the largest entry has; bad says that one is
+// damaged.
+func lastOffsets(records []byte) (next int64, epoch int32, largest int, bad bool) {
 	next, epoch = -1, -1
-	entries, size := 0, 0
 	for len(records) > 0 {
 		entry, rest, err := wire.Split(records)
 		if err != nil {
-			if entries == 0 { // all that came is the beginning of one
-				entries, size = 1, wire.EntrySize(records)
-			}
-			return next, epoch, size / entries, !errors.Is(err, wire.ErrPartial)
+			return next, epoch, largest, !errors.Is(err, wire.ErrPartial)
 		}
-		entries, size = entries+1, size+len(entry)
+		largest = max(largest, len(entry))
 		epoch = -1
 		switch wire.Magic(entry) {
 		case 0, 1:
 		case 2:
 			epoch = wire.Batch(entry).LeaderEpoch()
 		default:
-			return next, epoch, size / entries, true
+			return next, epoch, largest, true
 		}
 		next = wire.NextOffset(entry)
 		records = rest
 	}
-	return next, epoch, size / max(1, entries), false
+	return next, epoch, largest, false
 }
 
 // route checks and routes the batches of each answer and gives them to the loop.

@@ -60,4 +60,14 @@ func TestLagOfASourceThatNeverRests(t *testing.T) {
 	if got := behind(); got != 0 {
 		t.Errorf("a record came just now and the lane is %v behind", got)
 	}
+	// The source is made again, and written to all the time.
+	ln.position = 0
+	for end := int64(10); end < 500; end += 10 {
+		now = now.Add(100 * time.Millisecond)
+		see(end)
+		ln.position = end - 10
+	}
+	if got := behind(); got > 300*time.Millisecond {
+		t.Errorf("lane follows a source that was made again within 100 ms and is %v behind", got)
+	}
 }

@@ -534,12 +534,16 @@ func (l *Link) holdBack(ln *lane) {
 // resume fetches lanes again that were left out for their appender's queue or
 // their own.
 func (l *Link) resume(a *appender) {
-	if len(a.paused) == 0 || a.queued > l.appenderShare(a)/2 {
+	share := l.appenderShare(a)
+	if len(a.paused) == 0 || a.queued > share {
 		return
 	}
 	for ln := range a.paused {
 		if ln.queued > l.laneShare()/2 || ln.unsent() > window {
 			continue
+		}
+		if a.queued > share/2 && ln.unsent() > 0 {
+			continue // who has nothing to send does not wait for what others have under way
 		}
 		delete(a.paused, ln)
 		ln.paused = false
@@ -578,6 +582,7 @@ func (l *Link) noteEnds(ln *lane, end, stable, start int64) {
 // the time is never seen without a lag: there the time counts at which an end was
 // seen that the lane has come to.
 func (ln *lane) noteLag(end int64, t time.Time) {
+	ln.seenEnd = min(ln.seenEnd, end) // a source that was cut, or made again, begins lower
 	switch {
 	case end <= ln.position || ln.lagSince.IsZero():
 		ln.lagSince = t

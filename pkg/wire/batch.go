@@ -98,15 +98,6 @@ func Split(records []byte) (entry, rest []byte, err error) {
 	return records[:end:end], records[end:], nil
 }
 
-// EntrySize is how many bytes the first entry of records has in all, of which
-// some may be cut off; 0 if not even that can be read.
-func EntrySize(records []byte) int {
-	if len(records) < entryHeader {
-		return 0
-	}
-	return entryHeader + int(max(0, int32(binary.BigEndian.Uint32(records[atLength:]))))
-}
-
 // Magic is the format of an entry: 2 for a record batch, 0 or 1 for a message
 // of the older formats, -1 for what is too short to be either.
 func Magic(entry []byte) int8 {

@@ -32,7 +32,13 @@ func TestProduceAndFetchOnFakeCluster(t *testing.T) {
 		"tls": {
 			opts: []kfake.Opt{kfake.TLS(server)},
 			dial: func(ctx context.Context, addr string) (net.Conn, error) {
-				return (&tls.Dialer{Config: client}).DialContext(ctx, "tcp", addr)
+				nc, err := dialTCP(ctx, addr)
+				if err != nil {
+					return nil, err
+				}
+				secure := client.Clone()
+				secure.ServerName = "127.0.0.1"
+				return tls.Client(NewGather(nc), secure), nil
 			},
 		},
 		"kafka 2.1": {opts: []kfake.Opt{kfake.MaxVersions(kversion.V2_1_0())}},
@@ -719,6 +725,15 @@ type countedConn struct {
 func (c *countedConn) Read(p []byte) (int, error)  { c.reads.Add(1); return c.Conn.Read(p) }
 func (c *countedConn) Write(p []byte) (int, error) { c.writes.Add(1); return c.Conn.Write(p) }
 
+// brokenConn takes some bytes of a write and fails.
+type brokenConn struct {
+	net.Conn
+	took int
+	err  error
+}
+
+func (c *brokenConn) Write([]byte) (int, error) { return c.took, c.err }
+
 // TLS makes records of 16 KiB: a request of 1 MiB is not to be 64 writes.
 func TestRecordsOfARequestAreGathered(t *testing.T) {
 	server, client := selfSigned(t)
@@ -762,5 +777,14 @@ func TestRecordsOfARequestAreGathered(t *testing.T) {
 	}
 	if n := counted.writes.Load() - before; n > 24 {
 		t.Errorf("%d writes for two requests of 1 MiB", n)
+	}
+	broken := errors.New("broken")
+	g := NewGather(&brokenConn{took: 3, err: broken})
+	g.Hold()
+	if n, err := g.Write([]byte("seven b")); n != 7 || err != nil {
+		t.Errorf("held %d, %v", n, err)
+	}
+	if left, err := g.Flush(); left != 4 || !errors.Is(err, broken) {
+		t.Errorf("%d left, %v", left, err)
 	}
 }

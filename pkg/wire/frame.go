@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -82,9 +83,10 @@ func (p *Pool) Waiting() int {
 func (p *Pool) Trim() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.high < p.touched {
-		discard(p.arena[p.high*pageBytes : p.touched*pageBytes])
-		p.touched = p.high
+	page := os.Getpagesize() // of the system, which may be larger than ours
+	if from := (p.high*pageBytes + page - 1) / page * page; from < p.touched*pageBytes {
+		discard(p.arena[from : p.touched*pageBytes])
+		p.touched = from / pageBytes
 	}
 	p.high = p.pages.end()
 }

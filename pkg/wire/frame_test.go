@@ -180,6 +180,34 @@ func TestFramesAreGivenInTheOrderAsked(t *testing.T) {
 	})
 }
 
+// Room in pieces is no room; it becomes some when neighbours come free.
+func TestAFrameWaitsForRoomInOnePiece(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(64 << 10)
+		var small [4]*Frame
+		for i := range small {
+			small[i] = p.TryGet(16 << 10)
+		}
+		small[0].Release()
+		small[2].Release()
+		got := make(chan *Frame)
+		go func() {
+			f, _ := p.Get(t.Context(), 32<<10)
+			got <- f
+		}()
+		synctest.Wait()
+		if p.Waiting() != 1 {
+			t.Fatal("given in two pieces")
+		}
+		small[1].Release()
+		(<-got).Release()
+		small[3].Release()
+		if p.Used() != 0 {
+			t.Errorf("%d used", p.Used())
+		}
+	})
+}
+
 func TestWaitingForAFrameEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool(64 << 10)

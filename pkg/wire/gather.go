@@ -46,7 +46,7 @@ func (g *Gather) Write(p []byte) (int, error) {
 		return g.Conn.Write(p)
 	}
 	if len(g.held)+len(p) > gatherBytes {
-		if err := g.flush(); err != nil {
+		if _, err := g.flush(); err != nil {
 			return 0, err
 		}
 	}
@@ -65,16 +65,18 @@ func (g *Gather) Hold() {
 	g.holding = true
 }
 
-// Flush passes on what is held, and from then on every write at once.
-func (g *Gather) Flush() error {
+// Flush passes on what is held, and from then on every write at once. It returns
+// how many bytes the connection did not take.
+func (g *Gather) Flush() (left int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.holding = false
 	return g.flush()
 }
 
-func (g *Gather) flush() error {
-	_, err := g.Conn.Write(g.held)
+func (g *Gather) flush() (left int, err error) {
+	n, err := g.Conn.Write(g.held)
+	left = len(g.held) - n
 	g.held = g.held[:0]
-	return err
+	return left, err
 }

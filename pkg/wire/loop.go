@@ -228,9 +228,12 @@ func (s *source) Read(p []byte) (int, error) {
 	}
 	n, err := s.c.nc.Read(p)
 	if n == 0 && s.low.is > 1 && errors.Is(err, os.ErrDeadlineExceeded) {
-		// Less than was waited for may have arrived all the same.
+		// Less than was waited for may have arrived all the same. This broker, or
+		// an older kernel, which lets no more come than its buffer holds, is not one
+		// to wait for much with.
 		if s.low.set(1) == nil {
-			s.c.nc.SetReadDeadline(time.Now().Add(s.c.cfg.Timeout))
+			s.low.off = true
+			s.c.nc.SetReadDeadline(time.Now().Add(readAtOnce))
 			n, err = s.c.nc.Read(p)
 		}
 	}
@@ -250,10 +253,13 @@ func (s *source) Read(p []byte) (int, error) {
 // is woken: each waking and each read costs the same, however little it brings.
 const lowWaterBytes = 512 << 10
 
+// readAtOnce is time enough to read what is there.
+const readAtOnce = 100 * time.Millisecond
+
 // await tells the kernel how much to wait for, of the body that is left.
 func (s *source) await() {
 	want := min(s.left, lowWaterBytes)
-	if s.left < lowWaterBytes/4 && s.low.is <= 1 || want == s.low.is {
+	if s.low.off || s.left < lowWaterBytes/4 && s.low.is <= 1 || want == s.low.is {
 		return
 	}
 	_ = s.low.set(want) // where that fails, the read wakes for less

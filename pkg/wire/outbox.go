@@ -77,10 +77,11 @@ func (o *outbox) writeTo(nc net.Conn) (int, error) {
 	}
 	o.gather.Hold()
 	n, err := o.writeFlat(nc)
-	if flushErr := o.gather.Flush(); err == nil {
+	left, flushErr := o.gather.Flush()
+	if err == nil {
 		err = flushErr
 	}
-	return n, err
+	return max(0, n-left), err
 }
 
 // writeFlat writes the vector with few calls: small slices are gathered.

@@ -214,7 +214,7 @@ func (s *FetchSession) appendAll(b []byte, version int16) []byte {
 	}
 	b = appendArrayLen(b, topics, flexible)
 	for i := range s.order {
-		t := s.order[(i+s.turn)%len(s.order)]
+		t := s.order[(i+s.turn)%len(s.order)] // and after all topics, another partition
 		n := t.count(false)
 		if n == 0 {
 			continue
@@ -222,7 +222,7 @@ func (s *FetchSession) appendAll(b []byte, version int16) []byte {
 		b = t.append(b, version)
 		b = appendArrayLen(b, n, flexible)
 		for j := range t.order {
-			p := t.order[(j+s.turn)%len(t.order)]
+			p := t.order[(j+s.turn/len(s.order))%len(t.order)]
 			if !p.forgotten {
 				p.known = true
 				b = p.append(b, version)

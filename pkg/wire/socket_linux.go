@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math"
 	"net"
 	"syscall"
 	"time"
@@ -27,10 +28,11 @@ func setUserTimeout(tcp *net.TCPConn) error {
 }
 
 // lowWater sets SO_RCVLOWAT of a connection: how many bytes have to be there
-// before its reader is woken (tcp(7), socket(7)). The kernel takes care that the
-// receive buffer can hold twice that.
+// before its reader is woken (socket(7)). The kernel, since 4.18, takes care that
+// the receive buffer can hold it.
 type lowWater struct {
-	is  int // as last set; 0 or 1: any
+	is  int  // as last set; 0 or 1: any
+	off bool // not used any more
 	raw syscall.RawConn
 	do  func(fd uintptr) // made once, it is called often
 	err error
@@ -66,6 +68,9 @@ func roundTrip(tcp *net.TCPConn) time.Duration {
 	var info *unix.TCPInfo
 	if raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }) != nil || err != nil {
 		return 0
+	}
+	if info.Min_rtt == math.MaxUint32 {
+		return 0 // not measured yet
 	}
 	return time.Duration(info.Min_rtt) * time.Microsecond
 }

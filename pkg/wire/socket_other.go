@@ -12,7 +12,10 @@ import (
 func setUserTimeout(*net.TCPConn) error { return nil }
 
 // lowWater does nothing where it was not tried: readers are woken by any byte.
-type lowWater struct{ is int }
+type lowWater struct {
+	is  int
+	off bool
+}
 
 func (*lowWater) open(*net.TCPConn) {}
 func (*lowWater) set(int) error     { return nil }

@@ -152,6 +152,9 @@ func (a *app) reportBench(r *bench.Result, failed error, o *benchOptions) error 
 		}
 		fmt.Fprintf(a.stderr, "%s %s of cluster %s: %s; %s\n", t.Kind, t.Name, t.Cluster, why, t.Delete)
 	}
+	if refused, ok := errors.AsType[*bench.RefusedError](failed); ok && len(r.Left) == 0 {
+		return coded(exitRefused, refused.Err, refused.Hint)
+	}
 	if failed != nil {
 		return coded(exitFailed, failed, benchHint(r, o))
 	}

@@ -113,6 +113,8 @@ func TestBenchSaysWhatIsLeft(t *testing.T) {
 	}{
 		{name: "all deleted", code: exitDone},
 		{name: "failed", failed: errors.New("no luck"), code: exitFailed, want: "hint: everything that was made was deleted"},
+		{name: "refused", failed: &bench.RefusedError{Err: errors.New("not allowed"), Hint: "grant WRITE"}, code: exitRefused, want: "error: not allowed\nhint: grant WRITE\n"},
+		{name: "refused and left", failed: &bench.RefusedError{Err: errors.New("not allowed")}, left: []bench.Trace{{Name: "t", Error: "denied"}}, code: exitFailed, want: "NOT DELETED: denied"},
 		{name: "one left", left: []bench.Trace{{Cluster: "west", Kind: "topic", Name: "t", Error: "denied", Delete: "kafka-topics.sh --delete"}}, code: exitPartial,
 			want: "topic t of cluster west: NOT DELETED: denied; kafka-topics.sh --delete\nerror: delete what was made: 1 topic or group left\nhint: "},
 		{name: "failed and left", failed: bench.ErrInterrupted, left: []bench.Trace{{Name: "t", Error: "denied"}}, code: exitFailed, want: "NOT DELETED: denied"},

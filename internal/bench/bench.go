@@ -101,7 +101,8 @@ func (b *Bench) Close() {
 var ErrInterrupted = errors.New("interrupted: nothing was measured to the end")
 
 // Run measures, compares and deletes what it made. The result says what is left
-// on the clusters in any case, the figures count only without an error.
+// on the clusters in any case, the figures count only without an error. A right
+// that could not be asked for by Open is a *RefusedError as there.
 func (b *Bench) Run(ctx context.Context) (Result, error) {
 	r := Result{
 		Link: b.link.Name, Topic: b.names.topic, Partitions: b.o.Partitions, RecordBytes: b.o.RecordBytes, Codec: b.o.Codec, BatchBytes: b.o.BatchBytes,
@@ -120,6 +121,9 @@ func (b *Bench) Run(ctx context.Context) (Result, error) {
 }
 
 func (b *Bench) measure(ctx context.Context, r *Result) error {
+	if err := b.mayFence(ctx); err != nil {
+		return err
+	}
 	if err := b.create(ctx); err != nil {
 		return err
 	}

@@ -244,6 +244,84 @@ func TestARunThatDoesNotGetOnFails(t *testing.T) {
 	}
 }
 
+// Before the question nothing is made, not even a transactional id; a target that
+// gives none ends the run with the right that is missing.
+func TestATransactionalIDIsAskedForInTheRun(t *testing.T) {
+	t.Parallel()
+	p := newFakePair(t)
+	var asked atomic.Int64
+	p.target.ControlKey(int16(kmsg.InitProducerID), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		p.target.KeepControl()
+		asked.Add(1)
+		resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+		return resp, nil, true
+	})
+	b := p.open(t, small())
+	if n := asked.Load(); n != 0 {
+		t.Errorf("%d transactional ids were asked for before the run", n)
+	}
+	r, err := b.Run(t.Context())
+	refused, ok := errors.AsType[*RefusedError](err)
+	if !ok || !strings.Contains(refused.Hint, "grant WRITE on transactional id replicator.east.west."+r.Topic) {
+		t.Errorf("%v", err)
+	}
+	if held := p.holds(t); len(held) > 0 || len(r.Left) > 0 {
+		t.Errorf("left %+v, there are %q", r.Left, held)
+	}
+}
+
+// A cluster that does not delete keeps nothing on the other, nor anything else on itself.
+func TestWhatCannotBeDeletedKeepsNothingElse(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []bool{false, true} {
+		p := newFakePair(t)
+		p.source.ControlKey(int16(kmsg.DeleteGroups), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			p.source.KeepControl()
+			resp := req.ResponseKind().(*kmsg.DeleteGroupsResponse)
+			for _, name := range req.(*kmsg.DeleteGroupsRequest).Groups {
+				g := kmsg.NewDeleteGroupsResponseGroup()
+				g.Group, g.ErrorCode = name, kerr.NonEmptyGroup.Code
+				resp.Groups = append(resp.Groups, g)
+			}
+			return resp, nil, true
+		})
+		b := p.open(t, small())
+		for side, topic := range map[*kfake.Cluster]string{p.source: b.names.topic, p.target: b.names.journal} {
+			if err := side.CreateTopic(topic, 1, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left := removeAll(t.Context(), b.traces(), broken, 3*time.Second)
+		if len(left) != 1 || left[0].Kind != "group" || left[0].Error == "" {
+			t.Errorf("left %+v", left)
+		}
+		if held := p.holds(t); len(held) > 0 {
+			t.Errorf("there are %q", held)
+		}
+	}
+}
+
+// Kafka's tools need a file of their own where a cluster asks for TLS or a login.
+func TestTheDeleteCommandNamesAFile(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		change func(*cluster.Config)
+		want   string
+	}{
+		{func(*cluster.Config) {}, "kafka-topics.sh --bootstrap-server b:9092 --delete --topic t"},
+		{func(c *cluster.Config) { c.TLS.Enabled = true }, "kafka-topics.sh --bootstrap-server b:9092 --command-config FILE --delete --topic t"},
+		{func(c *cluster.Config) { c.SASL.Mechanism = cluster.ScramSHA512 }, "kafka-topics.sh --bootstrap-server b:9092 --command-config FILE --delete --topic t"},
+	} {
+		cfg := cluster.DefaultConfig()
+		cfg.BootstrapServers = []string{"b:9092"}
+		c.change(&cfg)
+		if got := deleteCommand(cfg, "topic", "t"); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
+		}
+	}
+}
+
 func TestTooFewBrokersAreRefusedBeforeAnythingIsMade(t *testing.T) {
 	t.Parallel()
 	p := newFakePair(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -34,40 +35,56 @@ func (b *Bench) traces() []Trace {
 }
 
 func trace(c *cluster.Cluster, kind, name string) Trace {
+	return Trace{Cluster: c.Alias(), Kind: kind, Name: name, cluster: c, Delete: deleteCommand(c.Config(), kind, name)}
+}
+
+// deleteCommand is the command of Kafka's own tools.
+func deleteCommand(cfg cluster.Config, kind, name string) string {
 	tool := "kafka-topics.sh"
 	if kind == "group" {
 		tool = "kafka-consumer-groups.sh"
 	}
-	return Trace{
-		Cluster: c.Alias(), Kind: kind, Name: name, cluster: c,
-		Delete: fmt.Sprintf("%s --bootstrap-server %s --delete --%s %s", tool, strings.Join(c.Config().BootstrapServers, ","), kind, name),
+	command := fmt.Sprintf("%s --bootstrap-server %s", tool, strings.Join(cfg.BootstrapServers, ","))
+	if cfg.TLS.Enabled || cfg.SASL.Mechanism != cluster.NoSASL {
+		command += " --command-config FILE" // the reader's own: Kafka's tools do not read our configuration
 	}
+	return fmt.Sprintf("%s --delete --%s %s", command, kind, name)
 }
 
 const (
-	removeTime = 30 * time.Second // for deleting everything; a session of the group ends within it
+	removeTime = 30 * time.Second // for deleting one thing; a session of the group ends within it
 	lateTime   = time.Second      // for a request that was given up to be done by a broker all the same
 )
 
 // remove deletes all that a run made, whatever became of the run, and returns
-// what is left. After a run that was broken off it looks once more for what a
-// request that was under way made after it was deleted.
+// what is left.
 func (b *Bench) remove(ctx context.Context, broken bool) []Trace {
 	b.o.Progress("deleting what was made")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
-	defer cancel()
-	left := removeAll(ctx, b.traces())
-	if broken && pause(ctx, lateTime) {
-		left = removeAll(ctx, b.traces())
-	}
-	return left
+	return removeAll(context.WithoutCancel(ctx), b.traces(), broken, removeTime)
 }
 
-func removeAll(ctx context.Context, traces []Trace) []Trace {
+// removeAll deletes everything side by side, each within a time of its own: a
+// cluster that is away keeps nothing on the other. After a run that was broken
+// off it looks once more for what a request that was under way made after it was
+// deleted.
+func removeAll(ctx context.Context, traces []Trace, broken bool, within time.Duration) []Trace {
+	var work sync.WaitGroup
+	for i := range traces {
+		t := &traces[i]
+		work.Go(func() {
+			err := t.remove(ctx, within)
+			if err == nil && broken && pause(ctx, lateTime) {
+				err = t.remove(ctx, within)
+			}
+			if err != nil {
+				t.Error = err.Error()
+			}
+		})
+	}
+	work.Wait()
 	left := []Trace{}
 	for _, t := range traces {
-		if err := t.remove(ctx); err != nil {
-			t.Error = err.Error()
+		if t.Error != "" {
 			left = append(left, t)
 		}
 	}
@@ -75,7 +92,9 @@ func removeAll(ctx context.Context, traces []Trace) []Trace {
 }
 
 // remove deletes until a broker says that it is not there.
-func (t Trace) remove(ctx context.Context) error {
+func (t *Trace) remove(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	wait := 50 * time.Millisecond
 	for {
 		gone, err := t.removeOnce(ctx)
@@ -89,7 +108,7 @@ func (t Trace) remove(ctx context.Context) error {
 	}
 }
 
-func (t Trace) removeOnce(ctx context.Context) (gone bool, err error) {
+func (t *Trace) removeOnce(ctx context.Context) (gone bool, err error) {
 	admin := t.cluster.Admin()
 	if t.Kind == "group" {
 		_, err = admin.DeleteGroup(ctx, t.Name)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"replicator/internal/rusage"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 )
@@ -61,7 +62,7 @@ func (b *Bench) sample(ctx context.Context, l *link) (sample, error) {
 		return sample{}, errors.Join(errors.New("the link ended"), l.err)
 	default:
 	}
-	s := sample{at: time.Now(), cpu: cpuTime(), source: b.source.DataTraffic(), target: b.target.DataTraffic()}
+	s := sample{at: time.Now(), cpu: rusage.CPU(), source: b.source.DataTraffic(), target: b.target.DataTraffic()}
 	var ok bool
 	if s.status, ok = l.Status(ctx); !ok {
 		return s, fmt.Errorf("ask the link: %w", ctx.Err())
@@ -95,7 +96,7 @@ const sampleEvery = 20 * time.Millisecond
 func (b *Bench) copied(ctx context.Context, l *link, r *Result) error {
 	b.o.Progress(fmt.Sprintf("copying to cluster %s", b.link.To))
 	debug.FreeOSMemory() // what writing took is not of the copy
-	resetPeak()
+	rusage.ResetPeak()
 	var count atomic.Int64
 	var last atomic.Pointer[mirror.LinkStatus]
 	ctx, watched := b.watch(ctx, "copied", r.Write.Records, count.Load, func() string {
@@ -136,7 +137,7 @@ func (b *Bench) copyResult(written WriteResult, from, to sample) CopyResult {
 		Records: written.Records, Bytes: written.Bytes, Seconds: seconds,
 		RecordsPerSecond: per(written.Records, seconds), MBPerSecond: per(written.Bytes, seconds) / 1e6,
 		SourceWireBytes: to.source.ReadBytes - from.source.ReadBytes, TargetWireBytes: to.target.WrittenBytes - from.target.WrittenBytes,
-		CPUSeconds: (to.cpu - from.cpu).Seconds(), PeakMemoryBytes: peakMemory(),
+		CPUSeconds: (to.cpu - from.cpu).Seconds(), PeakMemoryBytes: rusage.PeakMemory(),
 		SourceThrottledSeconds: (to.source.Throttled - from.source.Throttled).Seconds(),
 		TargetThrottledSeconds: (to.target.Throttled - from.target.Throttled).Seconds(),
 	}

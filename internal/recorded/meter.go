@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"replicator/internal/rusage"
 )
 
 // Meter measures what a batch costs in a benchmark, where one iteration handles
@@ -23,7 +25,7 @@ type sample struct {
 func take() sample {
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
-	return sample{time.Now(), CPUTime(), s.Mallocs}
+	return sample{time.Now(), rusage.CPU(), s.Mallocs}
 }
 
 // Start begins to measure; the next thing is the benchmark's loop. bytes are

@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"replicator/internal/recorded"
+	"replicator/internal/rusage"
 )
 
 // The clusters of a benchmark of a whole link run in a process of their own, so
@@ -86,7 +87,7 @@ func runPeer(in *bufio.Reader) error {
 		return err
 	}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		now := peerUsage{recorded.CPUTime(), atomic.LoadInt64(&usage.Fetches), atomic.LoadInt64(&usage.Produces)}
+		now := peerUsage{rusage.CPU(), atomic.LoadInt64(&usage.Fetches), atomic.LoadInt64(&usage.Produces)}
 		if err := json.NewEncoder(os.Stdout).Encode(now); err != nil {
 			return err
 		}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package bench
+package rusage
 
 import (
 	"fmt"
@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// cpuTime is what this process has used of the processors so far.
-func cpuTime() time.Duration {
+// CPU is what this process has used of the processors so far, in user's and
+// kernel's time; 0 where it cannot be had.
+func CPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
@@ -20,15 +21,15 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// resetPeak forgets the largest resident memory so far, where the system can.
-func resetPeak() {
+// ResetPeak forgets the largest resident memory so far, where the system can.
+func ResetPeak() {
 	if runtime.GOOS == "linux" {
 		_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // else the peak is that of the whole run
 	}
 }
 
-// peakMemory is the largest resident memory, in bytes.
-func peakMemory() int64 {
+// PeakMemory is the largest resident memory, in bytes; 0 where it cannot be had.
+func PeakMemory() int64 {
 	if status, err := os.ReadFile("/proc/self/status"); err == nil {
 		for line := range strings.Lines(string(status)) {
 			var kb int64

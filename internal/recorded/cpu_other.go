@@ -1,8 +1,0 @@
-//go:build !unix
-
-package recorded
-
-import "time"
-
-// CPUTime is 0: it cannot be had here.
-func CPUTime() time.Duration { return 0 }

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/stats"
 	"replicator/internal/workload"
 )
 
@@ -116,8 +117,8 @@ func (c *capacity) activeOf(ctx context.Context, n int) (r activeResult, err err
 	}
 	r.Rate = int(float64(written) / activeTime.Seconds())
 	r.Records = len(seen)
-	r.P50, r.P99, r.Max = quantile(seen, 0.5), quantile(seen, 0.99), quantile(seen, 1)
-	r.SourceP99 = quantile(atSource, 0.99)
+	r.P50, r.P99, r.Max = stats.Quantile(seen, 0.5), stats.Quantile(seen, 0.99), stats.Quantile(seen, 1)
+	r.SourceP99 = stats.Quantile(atSource, 0.99)
 	return r, nil
 }
 

@@ -12,21 +12,6 @@ import (
 	"replicator/internal/workload"
 )
 
-func TestQuantile(t *testing.T) {
-	var took []time.Duration
-	for i := range 1000 {
-		took = append(took, time.Duration(i+1))
-	}
-	for part, want := range map[float64]time.Duration{0: 1, 0.5: 500, 0.99: 990, 0.999: 999, 1: 1000} {
-		if got := quantile(took, part); got != want {
-			t.Errorf("%v: %d, want %d", part, got, want)
-		}
-	}
-	if got := quantile(took[:1], 0.99); got != 1 {
-		t.Errorf("of one: %d", got)
-	}
-}
-
 func TestStalls(t *testing.T) {
 	killed := time.Now()
 	at := func(d time.Duration) time.Time { return killed.Add(d) }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/stats"
 	"replicator/internal/workload"
 )
 
@@ -117,7 +117,7 @@ func (c *comparison) latencyOf(ctx context.Context, pair *kafkatest.ClusterPair,
 	if err != nil {
 		return r, err
 	}
-	return latencyRun{Mover: m, Records: len(took), P50: quantile(took, 0.5), P99: quantile(took, 0.99), P999: quantile(took, 0.999), Max: took[len(took)-1]}, nil
+	return latencyRun{Mover: m, Records: len(took), P50: stats.Quantile(took, 0.5), P99: stats.Quantile(took, 0.99), P999: stats.Quantile(took, 0.999), Max: took[len(took)-1]}, nil
 }
 
 // afterwards is the context of tidying up after a measurement, whose own may have
@@ -246,13 +246,6 @@ func (s *stopwatch) send(ctx context.Context, partition int32) {
 			s.failed = fmt.Errorf("write records: %w", err)
 		}
 	})
-}
-
-// quantile is the smallest of sorted values that at least this part of them is
-// not above.
-func quantile(sorted []time.Duration, part float64) time.Duration {
-	i := int(math.Ceil(part*float64(len(sorted)))) - 1
-	return sorted[min(max(i, 0), len(sorted)-1)]
 }
 
 func millis(d time.Duration) string { return digits(inMillis(d)) + " ms" }

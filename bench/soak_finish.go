@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	catchTime    = 3 * time.Minute  // for the rest to be copied after the load has ended
-	compareTime  = 30 * time.Minute // for all records of both sides to be read
-	groupsTime   = 2 * time.Minute  // for the groups' last commits to reach the target
-	quietSeconds = 10
+	catchTime   = 3 * time.Minute  // for the rest to be copied after the load has ended
+	compareTime = 30 * time.Minute // for all records of both sides to be read
+	groupsTime  = 2 * time.Minute  // for the groups' last commits to reach the target
+	quietTime   = 10 * time.Second // before the last sample
 )
 
 // finish stops the load, waits until all is copied, and compares.
@@ -34,7 +34,7 @@ func (s *soak) finish(ctx context.Context) (err error) {
 	}
 	comparing, cancel := context.WithTimeout(ctx, compareTime)
 	defer cancel()
-	report, err := compare.WaitEqual(comparing, s.pair.Source.ClientOpts(), s.pair.Target.ClientOpts(), compare.Same(whole()...), compare.Options{})
+	report, err := compare.WaitEqual(comparing, s.pair.Source.ClientOpts(), s.pair.Target.ClientOpts(), compare.Same(wholeTopics()...), compare.Options{})
 	s.results.Compared = report.Total.String()
 	if err != nil {
 		s.say("%v", err)
@@ -53,18 +53,13 @@ func (s *soak) finish(ctx context.Context) (err error) {
 		return err
 	}
 	// The last samples of a daemon that has nothing to do.
-	for range quietSeconds {
-		if err := pause(ctx, time.Second); err != nil {
-			return err
-		}
+	if err := pause(ctx, quietTime); err != nil {
+		return err
 	}
 	s.results.Samples = append(s.results.Samples, s.look(ctx))
 	s.halted(ctx)
 	return nil
 }
-
-// whole are the topics whose records all stay.
-func whole() []string { return followed() }
 
 func (s *soak) add(question string, passed bool, format string, args ...any) {
 	v := soakVerdict{Question: question, Found: fmt.Sprintf(format, args...), Passed: passed}
@@ -152,7 +147,7 @@ func (s *soak) groups(ctx context.Context) error {
 		at := map[where]int64{}
 		for group, f := range admin.FetchManyOffsets(ctx, names...) {
 			f.Fetched.Each(func(o kadm.OffsetResponse) {
-				if o.At >= 0 && slices.Contains(followed(), o.Topic) {
+				if o.At >= 0 && slices.Contains(wholeTopics(), o.Topic) {
 					at[where{group, compare.Place{Topic: o.Topic, Partition: o.Partition}}] = o.At
 				}
 			})

@@ -137,9 +137,10 @@ func (l *soakLoad) steps(ctx context.Context, spec workload.Spec, perSecond int)
 	}
 }
 
-// followed are the topics groups commit to: offsets of a compacted topic have
-// no counterpart once both sides have cleaned at times of their own.
-func followed() (names []string) {
+// wholeTopics are those whose records all stay. Only to them do groups commit:
+// offsets of a compacted topic have no counterpart once both sides have cleaned at
+// times of their own.
+func wholeTopics() (names []string) {
 	for _, t := range soakTopics(0) {
 		if t.spec.Kind != workload.Compacted {
 			names = append(names, t.spec.Topic)
@@ -176,11 +177,11 @@ func (l *soakLoad) commitAll(ctx context.Context, at func(g int, start, end int6
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	admin := l.cluster.Admin()
-	starts, err := admin.ListStartOffsets(ctx, followed()...)
+	starts, err := admin.ListStartOffsets(ctx, wholeTopics()...)
 	if err != nil {
 		return fmt.Errorf("list start offsets: %w", err)
 	}
-	ends, err := admin.ListCommittedOffsets(ctx, followed()...)
+	ends, err := admin.ListCommittedOffsets(ctx, wholeTopics()...)
 	if err = errors.Join(err, starts.Error(), ends.Error()); err != nil {
 		return fmt.Errorf("list offsets: %w", err)
 	}
@@ -217,8 +218,12 @@ func (l *soakLoad) stop(ctx context.Context) (out []soakWritten, err error) {
 	return out, err
 }
 
-// kill ends it without waiting for answers. After stop it does nothing.
+// kill ends it without waiting for answers. After stop, or of no load, it does
+// nothing.
 func (l *soakLoad) kill() {
+	if l == nil {
+		return
+	}
 	l.cancel()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()

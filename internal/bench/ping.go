@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"replicator/internal/stats"
 	"replicator/pkg/cluster"
 )
 
@@ -53,5 +54,5 @@ func roundTrip(ctx context.Context, c *cluster.Cluster) (PingResult, error) {
 		took = append(took, d)
 	}
 	slices.Sort(took)
-	return PingResult{Requests: len(took), P50Seconds: at(took, 0.5), P99Seconds: at(took, 0.99)}, nil
+	return PingResult{Requests: len(took), P50Seconds: stats.Quantile(took, 0.5).Seconds(), P99Seconds: stats.Quantile(took, 0.99).Seconds()}, nil
 }

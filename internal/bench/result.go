@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"replicator/internal/stats"
 )
 
 // Result is what was measured. Bytes of records are of keys and values, before
@@ -104,15 +106,8 @@ type ComparedResult struct {
 // spread sorts durations and takes the smallest one that the part of them is not above.
 func spread(d []time.Duration) Spread {
 	slices.Sort(d)
-	return Spread{at(d, 0.5), at(d, 0.99), at(d, 0.999), at(d, 1)}
-}
-
-func at(sorted []time.Duration, part float64) float64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	i := int(part*float64(len(sorted))+0.999999) - 1
-	return sorted[min(max(i, 0), len(sorted)-1)].Seconds()
+	at := func(part float64) float64 { return stats.Quantile(d, part).Seconds() }
+	return Spread{at(0.5), at(0.99), at(0.999), at(1)}
 }
 
 func per(n int64, seconds float64) float64 {

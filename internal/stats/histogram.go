@@ -1,4 +1,5 @@
-// Package stats counts durations for the status and the metrics.
+// Package stats counts durations for the status and the metrics, and ranks them
+// for measurements.
 package stats
 
 // Histogram is a cumulative-free histogram: Counts[i] are the observations

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +28,7 @@ type capacity struct {
 	bytes  int64
 	out    string
 
+	name    string // of the files, without ending
 	results capacityResults
 }
 
@@ -45,8 +46,18 @@ type capacityResults struct {
 	Took    time.Duration  `json:"took_ns"`
 }
 
-func newCapacityCommand() *cobra.Command {
-	c := &capacity{}
+var capacityParts = []string{"lanes", "active", "groups", "sizes"}
+
+// Message sizes that are measured: a value holds an identity and a checksum, and
+// with its header it fits into the mebibyte a topic takes by default.
+const (
+	smallestMessage = 100
+	largestMessage  = 1_000_000
+)
+
+func newCapacityCommand() *cobra.Command { return (&capacity{}).command() }
+
+func (c *capacity) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "capacity",
 		Short: "Measures what lanes, groups and message sizes cost a daemon",
@@ -60,7 +71,7 @@ TMPDIR=/dev/shm, which takes some GB, the brokers' logs lie in memory.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.part, "part", ".*", "`pattern` of what to measure: lanes, active, groups, sizes")
+	f.StringVar(&c.part, "part", ".*", "`pattern` of what to measure: "+strings.Join(capacityParts, ", "))
 	f.IntSliceVar(&c.lanes, "lanes", []int{10, 100, 1000, 10_000}, "lanes of a daemon that idles")
 	f.IntVar(&c.active, "active", 1000, "lanes that get a record a second each")
 	f.IntSliceVar(&c.groups, "groups", []int{0, 100, 1000}, "groups of a hundred partitions")
@@ -71,13 +82,39 @@ TMPDIR=/dev/shm, which takes some GB, the brokers' logs lie in memory.`,
 	return cmd
 }
 
-func (c *capacity) run(ctx context.Context) (err error) {
-	wanted, err := regexp.Compile(c.part)
-	if err != nil {
-		return fmt.Errorf("--part: %w", err)
+// settle checks the flags and says which parts are wanted.
+func (c *capacity) settle() (wanted *regexp.Regexp, err error) {
+	if wanted, err = regexp.Compile(c.part); err != nil {
+		return nil, fmt.Errorf("--part: %w", err)
+	}
+	if !slices.ContainsFunc(capacityParts, wanted.MatchString) {
+		return nil, fmt.Errorf("--part: none of %s matches %s", strings.Join(capacityParts, ", "), c.part)
 	}
 	if c.idle < time.Second || c.bytes < 1_000_000 || c.active < 1 {
-		return errors.New("--idle takes a second or more, --bytes a million or more, --active 1 or more")
+		return nil, errors.New("--idle takes a second or more, --bytes a million or more, --active 1 or more")
+	}
+	for _, n := range c.lanes {
+		if n < 1 || n > 100 && n%100 != 0 {
+			return nil, fmt.Errorf("--lanes: %d is neither within 1 and 100 nor a multiple of 100", n)
+		}
+	}
+	for _, n := range c.groups {
+		if n < 0 {
+			return nil, fmt.Errorf("--groups: %d is below 0", n)
+		}
+	}
+	for _, n := range c.sizes {
+		if n < smallestMessage || n > largestMessage {
+			return nil, fmt.Errorf("--sizes: %d is not within %d and %d", n, smallestMessage, largestMessage)
+		}
+	}
+	return wanted, nil
+}
+
+func (c *capacity) run(ctx context.Context) (err error) {
+	wanted, err := c.settle()
+	if err != nil {
+		return err
 	}
 	if c.lab, err = openLab(ctx); err != nil {
 		return err
@@ -86,14 +123,15 @@ func (c *capacity) run(ctx context.Context) (err error) {
 	c.results = capacityResults{
 		Date: c.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine(ctx), Idle: c.idle,
 	}
-	for _, p := range []struct {
-		name string
-		do   func(context.Context) error
-	}{{"lanes", c.idleLanes}, {"active", c.activeLanes}, {"groups", c.manyGroups}, {"sizes", c.messageSizes}} {
-		if !wanted.MatchString(p.name) {
+	if c.name, err = freeName(c.out, c.results.Date+"-capacity"); err != nil {
+		return err
+	}
+	measures := map[string]func(context.Context) error{"lanes": c.idleLanes, "active": c.activeLanes, "groups": c.manyGroups, "sizes": c.messageSizes}
+	for _, part := range capacityParts {
+		if !wanted.MatchString(part) {
 			continue
 		}
-		if err := p.do(ctx); err != nil {
+		if err := measures[part](ctx); err != nil {
 			return errors.Join(err, c.save())
 		}
 	}
@@ -106,17 +144,9 @@ func (c *capacity) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// fails keeps an error of one measurement; the others go on. What ends the
-// whole run is returned.
+// fails tolerates an error of one measurement and writes down what there is.
 func (c *capacity) fails(ctx context.Context, what string, err error) error {
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		c.say("FAILED %s: %v", what, err)
-		c.results.Errors = append(c.results.Errors, fmt.Sprintf("%s: %v", what, err))
-	}
-	return c.save()
+	return errors.Join(c.tolerate(ctx, what, err, &c.results.Errors), c.save())
 }
 
 // manyPartitions are brokers that carry ten thousand partitions each.
@@ -139,16 +169,5 @@ var manyProperties = map[string]string{
 
 func (c *capacity) save() error {
 	c.results.Took = time.Since(c.began)
-	name := c.results.Date + "-capacity"
-	text, err := json.MarshalIndent(&c.results, "", "\t")
-	if err != nil {
-		return fmt.Errorf("encode results: %w", err)
-	}
-	if err := write(c.out, name+".json", append(text, '\n')); err != nil {
-		return err
-	}
-	if err := write(c.out, name+".svg", c.results.figure().svg()); err != nil {
-		return err
-	}
-	return write(c.out, name+".md", []byte(c.results.markdown(name)))
+	return keep(c.out, c.name, &c.results, c.results.figure().svg(), c.results.markdown(c.name))
 }

@@ -284,12 +284,14 @@ func (d *lanesDaemon) open(ctx context.Context, n int, first bool) (r laneStart,
 	r.ByTime, err = d.waitOpen(ctx, n, began)
 	if err != nil {
 		cancel()
-		return r, errors.Join(err, <-made)
+		ledErr := <-made
+		return r, errors.Join(err, ledErr)
 	}
 	r.Open = r.ByTime[len(r.ByTime)-1].At
 	u, err := usage(d.p.PID())
 	r.CPU, r.Peak = u.CPU, u.Peak
-	return r, errors.Join(err, <-made)
+	ledErr := <-made // r.Made is there before it is, and r has to be copied after
+	return r, errors.Join(err, ledErr)
 }
 
 // waitOpen notes how many lanes are open while they become n.

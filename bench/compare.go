@@ -77,7 +77,9 @@ func (c *comparison) run(ctx context.Context, cmd *cobra.Command) (err error) {
 	}
 	defer c.close()
 	c.results = results{Date: c.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine(ctx)}
-	c.name = c.results.Date + "-compare"
+	if c.name, err = freeName(c.out, c.results.Date+"-compare"); err != nil {
+		return err
+	}
 	measures := map[string]func(context.Context) error{"copy": c.copies, "latency": c.latency, "kill": c.kills, "resume": c.resume}
 	for i, part := range c.parts {
 		c.say("part %d of %d: %s", i+1, len(c.parts), part)
@@ -139,18 +141,12 @@ func (c *comparison) settle(cmd *cobra.Command) (err error) {
 	return nil
 }
 
-// fails keeps an error of one measurement; the others go on. What ends the
-// whole run is returned.
+// fails tolerates an error of one measurement and writes that down.
 func (c *comparison) fails(ctx context.Context, what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return errors.Join(err, c.save())
-	}
-	c.say("FAILED %s: %v", what, err)
-	c.results.Errors = append(c.results.Errors, fmt.Sprintf("%s: %v", what, err))
-	return nil
+	return errors.Join(c.tolerate(ctx, what, err, &c.results.Errors), c.save())
 }
 
 // save writes the results there are.
@@ -239,17 +235,9 @@ func (c *comparison) prepare(ctx context.Context, pair *kafkatest.ClusterPair, t
 	if err != nil {
 		return nil, err
 	}
-	r := &trialResult{Name: t.name, Doc: t.doc, Partitions: w.Spec.Partitions, Records: w.Visible(), Bytes: w.Bytes}
-	if w.Visible() != w.Written {
-		// The bytes of what a consumer sees are not known from the writing.
-		r.Bytes = 0
-		err := compare.Read(ctx, pair.Source.ClientOpts(), t.spec.Topic, func(k *kgo.Record) error {
-			r.Bytes += int64(len(k.Key) + len(k.Value))
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read workload: %w", err)
-		}
+	r := &trialResult{Name: t.name, Doc: t.doc, Partitions: w.Spec.Partitions, Records: w.Visible()}
+	if r.Bytes, err = visibleBytes(ctx, pair.Source, w); err != nil {
+		return nil, err
 	}
 	if t.spec.Kind == workload.Compacted {
 		// What is left is not to change any more, on either side: settings are copied.
@@ -262,6 +250,22 @@ func (c *comparison) prepare(ctx context.Context, pair *kafkatest.ClusterPair, t
 	}
 	c.say("  written in %v: %d records of %.2f GB, %.2f GB in the log", time.Since(began).Round(time.Second), r.Records, float64(r.Bytes)/1e9, float64(r.WireBytes)/1e9)
 	return r, nil
+}
+
+// visibleBytes are those of the keys and values that a consumer sees. Where that is
+// not all that was written, they are not known from the writing and are read.
+func visibleBytes(ctx context.Context, c *kafkatest.Cluster, w workload.Result) (n int64, err error) {
+	if w.Visible() == w.Written {
+		return w.Bytes, nil
+	}
+	err = compare.Read(ctx, c.ClientOpts(), w.Spec.Topic, func(k *kgo.Record) error {
+		n += int64(len(k.Key) + len(k.Value))
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read workload: %w", err)
+	}
+	return n, nil
 }
 
 // copy is one run of a mover, measured and checked.

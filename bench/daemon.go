@@ -46,6 +46,8 @@ func (c daemonConfig) yaml() string {
 	return b.String()
 }
 
+const daemonLog = "replicator.log" // in the daemon's directory
+
 // startDaemon starts a daemon in a directory of its own. The process ends with
 // this one at the latest; what it prints is in its log.
 func (l *lab) startDaemon(dir, yaml string) (*kafkatest.Process, error) {
@@ -56,5 +58,5 @@ func (l *lab) startDaemon(dir, yaml string) (*kafkatest.Process, error) {
 	cmd := exec.Command(l.bin, "run", "-c", file) //nolint:noctx // its end is Stop, Kill or the end of this process
 	// The user's own settings are not meant for this one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "REPLICATOR_") })
-	return kafkatest.StartProcess("replicator", filepath.Join(dir, "replicator.log"), cmd)
+	return kafkatest.StartProcess("replicator", filepath.Join(dir, daemonLog), cmd)
 }

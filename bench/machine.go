@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,6 +56,11 @@ func thisMachine(ctx context.Context) machine {
 		}
 	}
 	return m
+}
+
+// line is the machine in words.
+func (m machine) line() string {
+	return fmt.Sprintf("%s, %d cores, %.0f GiB, %s, %s, %s, Kafka %s, commit %s.", m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.Kernel, m.Go, m.Java, m.Kafka, m.Commit)
 }
 
 // cpuModel takes the name of the processor out of /proc/cpuinfo, "" where that

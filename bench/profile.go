@@ -71,7 +71,11 @@ func (p *profileRun) run(ctx context.Context, pair *kafkatest.ClusterPair) error
 	if err != nil {
 		return err
 	}
-	if err := p.copy(ctx, l, r); err != nil {
+	bytes, err := visibleBytes(ctx, pair.Source, r)
+	if err != nil {
+		return err
+	}
+	if err := p.copy(ctx, l, r.Visible(), bytes); err != nil {
 		return err
 	}
 	if _, err := compare.WaitEqual(ctx, pair.Source.ClientOpts(), pair.Target.ClientOpts(), compare.Same("bench"), compare.Options{}); err != nil {
@@ -94,8 +98,8 @@ func openCluster(ctx context.Context, c *kafkatest.Cluster, alias string, pool *
 	return cluster.Open(ctx, alias, cfg, cluster.Options{Log: zap.NewNop(), Pool: pool})
 }
 
-// copy runs the link until all records are copied.
-func (p *profileRun) copy(ctx context.Context, l *mirror.Link, w workload.Result) (err error) {
+// copy runs the link until all records, and their bytes of keys and values, are copied.
+func (p *profileRun) copy(ctx context.Context, l *mirror.Link, records, bytes int64) (err error) {
 	if p.cpu != "" {
 		f, err := os.Create(p.cpu)
 		if err != nil {
@@ -118,7 +122,7 @@ func (p *profileRun) copy(ctx context.Context, l *mirror.Link, w workload.Result
 	var began time.Time
 	var first reading
 	var before, copied int64
-	for copied < w.Visible() {
+	for copied < records {
 		if err := pause(ctx, 5*time.Millisecond); err != nil { // between two looks
 			return err
 		}
@@ -140,11 +144,24 @@ func (p *profileRun) copy(ctx context.Context, l *mirror.Link, w workload.Result
 	if err != nil {
 		return err
 	}
-	gb, cpu := float64(w.Bytes)/1e9*float64(copied-before)/float64(copied), (last.CPU - first.CPU).Seconds()
-	fmt.Printf("%s %s: %.0f MB/s, %.3f CPU s/GB (%.2f s for %.2f GB of records)\n", p.kind, p.codec, gb*1000/wall.Seconds(), cpu/gb, cpu, gb)
+	figures, err := copyFigures(bytes, before, copied, wall, last.CPU-first.CPU)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s %s: %s\n", p.kind, p.codec, figures)
 	s, _ := l.Status(ctx)
 	for _, rt := range s.Routes {
 		fmt.Printf("%-8s %-12s %-7s %8d batches %9d records %11d bytes\n", rt.Route, rt.Reason, rt.Codec, rt.Batches, rt.Records, rt.Bytes)
 	}
 	return nil
+}
+
+// copyFigures are speed and cost of a copy of records with so many bytes in all, of
+// which some were there before time and CPU were read.
+func copyFigures(bytes, before, copied int64, wall, cpu time.Duration) (string, error) {
+	if 2*before > copied || wall <= 0 || bytes <= 0 {
+		return "", fmt.Errorf("measure the copy: %d of %d records were there at the first look: take more --records", before, copied)
+	}
+	gb := float64(bytes) / 1e9 * float64(copied-before) / float64(copied)
+	return fmt.Sprintf("%.0f MB/s, %.3f CPU s/GB (%.2f s for %.2f GB of records)", gb*1000/wall.Seconds(), cpu.Seconds()/gb, cpu.Seconds(), gb), nil
 }

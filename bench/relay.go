@@ -37,12 +37,20 @@ func newRelayCommand() *cobra.Command {
 }
 
 // relayTo accepts one connection, on the address it prints to stdout, copies what
-// comes to another address, and ends when stdin does.
+// comes to another address, and ends when stdin does: it stays until its CPU clock
+// was read, and not longer than the process that wants to know, even if that is
+// killed before it connects.
 func relayTo(ctx context.Context, to string, stdin io.Reader, stdout io.Writer) error {
 	from, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	ended := make(chan error, 1)
+	go func() { // ends with stdin, or with the process
+		_, err := io.Copy(io.Discard, stdin)
+		_ = from.Close() // ends Accept
+		ended <- err
+	}()
 	fmt.Fprintln(stdout, from.Addr())
 	in, err := from.Accept()
 	if err != nil {
@@ -68,8 +76,7 @@ func relayTo(ctx context.Context, to string, stdin io.Reader, stdout io.Writer) 
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
-	_, err = io.Copy(io.Discard, stdin) // stay until the CPU clock was read
-	return err
+	return <-ended
 }
 
 // relayRun sends the segments of a topic's log through a relay. Sender and sink

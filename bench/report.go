@@ -12,9 +12,7 @@ import (
 func (r *results) report(chart string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s: against MirrorMaker 2\n\n", r.Date)
-	m := r.Machine
-	fmt.Fprintf(&b, "%s, %d cores, %.0f GB; %s, %s, %s; Kafka %s, one broker a side, all on these cores and loopback; commit %s; took %s.\n",
-		m.CPU, m.Cores, float64(m.Memory)/1e9, m.Kernel, m.Go, m.Java, m.Kafka, m.Commit, r.Took.Round(time.Second))
+	fmt.Fprintf(&b, "%s One broker a side, all on these cores and loopback; took %s.\n", r.Machine.line(), r.Took.Round(time.Second))
 	b.WriteString("Medians, with the least and the most of all rounds behind them. Ratios are of medians within this run; absolute figures are of this machine. How it is measured: [bench/](../README.md).\n\n")
 	fmt.Fprintf(&b, "    %s\n\n", r.Command)
 	if len(r.Errors) > 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,17 +96,40 @@ func (r *results) save(dir, name string) error {
 	for _, a := range aims() {
 		r.Verdicts = append(r.Verdicts, a.judge(r))
 	}
-	text, err := json.MarshalIndent(r, "", "\t")
+	svg, chart := r.chart(), ""
+	if svg != "" {
+		chart = name + ".svg"
+	}
+	return keep(dir, name, r, []byte(svg), r.report(chart))
+}
+
+// keep writes the files of one run: all figures, the report, and its chart if there
+// is one.
+func keep(dir, name string, figures any, svg []byte, report string) error {
+	text, err := json.MarshalIndent(figures, "", "\t")
 	if err != nil {
 		return fmt.Errorf("encode results: %w", err)
 	}
 	err = write(dir, name+".json", append(text, '\n'))
-	chart := ""
-	if svg := r.chart(); svg != "" {
-		chart = name + ".svg"
-		err = errors.Join(err, write(dir, chart, []byte(svg)))
+	if len(svg) > 0 {
+		err = errors.Join(err, write(dir, name+".svg", svg))
 	}
-	return errors.Join(err, write(dir, name+".md", []byte(r.report(chart))))
+	return errors.Join(err, write(dir, name+".md", []byte(report)))
+}
+
+// freeName is the name of a run's files, with a number behind it where an earlier
+// run has that name: its results stay.
+func freeName(dir, name string) (string, error) {
+	for n, free := 2, name; ; n++ {
+		_, err := os.Lstat(filepath.Join(dir, free+".json"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return free, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("look for earlier results: %w", err)
+		}
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
 }
 
 func newReportCommand() *cobra.Command {

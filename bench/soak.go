@@ -25,6 +25,7 @@ type soak struct {
 	pause  time.Duration // between two events
 	rate   int           // records a second in all
 	out    string
+	name   string // of the files, without ending
 	seed   uint64
 
 	pair *kafkatest.ClusterPair
@@ -117,11 +118,19 @@ func (s *soak) run(ctx context.Context) (err error) {
 		Date: s.began.Format(time.DateOnly), Command: "go run ./bench " + strings.Join(os.Args[1:], " "),
 		Machine: thisMachine(ctx), Length: s.length, Rate: s.rate, Lanes: soakLanes(), Groups: soakGroups,
 	}
-	if err := s.startAll(ctx); err != nil {
+	if s.name, err = freeName(s.out, s.results.Date+"-soak"); err != nil {
 		return err
 	}
 	defer s.killDaemons()
-	defer s.load.kill()
+	defer func() { s.load.kill() }() // there is none yet
+	defer func() {
+		if err != nil { // before the daemons and their directories go
+			err = errors.Join(err, s.keepTraces(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := s.startAll(ctx); err != nil {
+		return err
+	}
 
 	running, stop := context.WithTimeout(ctx, s.length)
 	err = s.busy(running)
@@ -141,10 +150,7 @@ func (s *soak) run(ctx context.Context) (err error) {
 	if err := s.save(); err != nil {
 		return err
 	}
-	if err := s.verdict(); err != nil {
-		return errors.Join(err, s.keepProfiles(ctx))
-	}
-	return nil
+	return s.verdict()
 }
 
 // diskPerRecord is what the logs of both sides take for a record, in bytes.
@@ -163,19 +169,6 @@ func enoughDisk(need int64) error {
 	return nil
 }
 
-// keepProfiles keeps what may explain a failed verdict.
-func (s *soak) keepProfiles(ctx context.Context) error {
-	var all error
-	for _, kind := range []string{"heap", "goroutine"} {
-		profile, err := fetchProfile(ctx, s.steady.addr, "/debug/pprof/"+kind)
-		if err == nil {
-			err = write(s.out, s.results.Date+"-soak-"+kind+".prof", profile)
-		}
-		all = errors.Join(all, err)
-	}
-	return all
-}
-
 // startAll starts load, waits until its topics are there, then both daemons.
 func (s *soak) startAll(ctx context.Context) (err error) {
 	if s.load, err = startSoakLoad(ctx, s.pair.Source, s.rate, s.seed); err != nil {
@@ -190,10 +183,10 @@ func (s *soak) startAll(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		*d.to = made
 		if err := made.start(); err != nil {
 			return err
 		}
-		*d.to = made
 	}
 	starting, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -206,7 +199,7 @@ func (s *soak) startAll(ctx context.Context) (err error) {
 
 func (s *soak) killDaemons() {
 	for _, d := range []*soakDaemon{s.steady, s.victim} {
-		d.process().Kill()
+		d.kill()
 	}
 }
 

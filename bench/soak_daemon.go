@@ -69,6 +69,19 @@ func (d *soakDaemon) start() error {
 	return nil
 }
 
+// log is the file with all that its processes printed.
+func (d *soakDaemon) log() string { return filepath.Join(d.dir, daemonLog) }
+
+// kill ends the process, if there is one.
+func (d *soakDaemon) kill() {
+	if d == nil {
+		return
+	}
+	if p := d.process(); p != nil {
+		p.Kill()
+	}
+}
+
 func (d *soakDaemon) process() *kafkatest.Process {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -92,21 +91,10 @@ func (s *soak) verdict() error {
 }
 
 func (s *soak) save() error {
-	name := s.results.Date + "-soak"
-	text, err := json.MarshalIndent(&s.results, "", "\t")
-	if err != nil {
-		return fmt.Errorf("encode results: %w", err)
-	}
-	if err := write(s.out, name+".json", append(text, '\n')); err != nil {
+	if err := keep(s.out, s.name, &s.results, s.results.figure().svg(), s.results.markdown(s.name)); err != nil {
 		return err
 	}
-	if err := write(s.out, name+".svg", s.results.figure().svg()); err != nil {
-		return err
-	}
-	if err := write(s.out, name+".md", []byte(s.results.markdown(name))); err != nil {
-		return err
-	}
-	s.say("written: %s/%s.md, .json, .svg", s.out, name)
+	s.say("written: %s/%s.md, .json, .svg", s.out, s.name)
 	return nil
 }
 
@@ -246,9 +234,4 @@ func (r *soakResults) kinds() (lines []string) {
 		lines = append(lines, fmt.Sprintf("| %s | %d | %.1f (%.1f) | %.1f (%.1f) |", kind, len(over[kind]), o.Median, o.Max, b.Median, b.Max))
 	}
 	return lines
-}
-
-// line is the machine in words.
-func (m machine) line() string {
-	return fmt.Sprintf("%s, %d cores, %.0f GiB, %s, %s, %s, Kafka %s, commit %s.", m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.Kernel, m.Go, m.Java, m.Kafka, m.Commit)
 }

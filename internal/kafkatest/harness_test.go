@@ -156,6 +156,39 @@ func TestNothingOutlivesAKilledProcess(t *testing.T) {
 	}
 }
 
+// A directory whose owner was killed goes away with the next one that is made, one
+// that is in use does not.
+func TestTempDirSweepsWhatNobodyHolds(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	left, err := newHome("left")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(left.path("file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	used, remove, err := TempDir("used")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = left.lock.Close() // as the kernel does
+	_, removeNext, err := TempDir("next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer removeNext()
+	if _, err := os.Stat(left.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what nobody holds is still there: %v", err)
+	}
+	if _, err := os.Stat(used); err != nil {
+		t.Errorf("what is in use is gone: %v", err)
+	}
+	remove()
+	if _, err := os.Stat(used); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was not removed: %v", err)
+	}
+}
+
 func TestTheReportNamesWhatWasNotRun(t *testing.T) {
 	y := tallied{with: map[string]bool{}, without: map[string]string{}}
 	y.ran("TestA")

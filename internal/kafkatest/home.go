@@ -9,6 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// TempDir makes a directory for files of a process that works with clusters. Until
+// remove is called nobody touches it; if the process is killed before, it goes away
+// with the next cluster or TempDir that is made.
+func TempDir(name string) (dir string, remove func(), err error) {
+	h, err := newHome(name)
+	if err != nil {
+		return "", nil, err
+	}
+	return h.dir, h.close, nil
+}
+
 // A home is the directory of one cluster. Its owner holds a lock on it; a home
 // nobody holds was left by a process that was killed, and goes away when the
 // next home is made.

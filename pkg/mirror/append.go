@@ -40,6 +40,7 @@ type appender struct {
 	ready    queue[readyLane]   // with something to send
 	validate []*lane            // that have to ask for their end before they send
 	asking   bool
+	quiet    time.Time // when what was throttled is looked at again
 	free     []*produce
 	requests int                // unanswered
 	window   int                // how many may be now
@@ -261,8 +262,26 @@ func (ln *lane) sendable(it *item, now time.Time) bool {
 	return it.span <= ln.spanAcked && ln.windowOpen(now) && !(old(it.newest, now) && now.Before(ln.quietAt))
 }
 
+// throttled says that the target broker wants quiet, and has the appender looked at
+// again when that is over. Requests that wait in the connection until then would
+// outlive the leases of their lanes, and end it.
+func (l *Link) throttled(a *appender) bool {
+	until := a.conn.QuietUntil()
+	if !time.Now().Before(until) {
+		return false
+	}
+	if !a.quiet.Equal(until) {
+		a.quiet = until
+		l.later(until, func() { l.touch(a) })
+	}
+	return true
+}
+
 // pump sends what is ready, one batch of each lane in a request.
 func (l *Link) pump(a *appender) {
+	if a.conn == nil || l.throttled(a) {
+		return
+	}
 	for a.conn != nil && a.requests < a.window && a.ready.len() > 0 {
 		p := a.request()
 		size := 0
@@ -497,7 +516,7 @@ func (l *Link) askValidation(ln *lane) {
 // validateNow asks the leader, on the connection the lanes will append on,
 // whether the partition still ends where they left it.
 func (l *Link) validateNow(a *appender) {
-	if a.asking || a.conn == nil || len(a.validate) == 0 {
+	if a.asking || a.conn == nil || len(a.validate) == 0 || l.throttled(a) {
 		return
 	}
 	// Who was in doubt since he asked does not ask any more.

@@ -236,6 +236,14 @@ func (c *Conn) RoundTrip() time.Duration {
 	return roundTrip(c.tcp)
 }
 
+// QuietUntil is when the broker takes requests again that it has throttled; the
+// zero time if it never has. What is handed over before waits in the connection.
+func (c *Conn) QuietUntil() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.quietUntil
+}
+
 // MaxVersion is the newest version of the API the broker takes, and whether it
 // takes it at all.
 func (c *Conn) MaxVersion(key int16) (int16, bool) {

@@ -193,7 +193,11 @@ func (c *Conn) armLocked() {
 	var deadline time.Time
 	c.idle = c.flight.len == 0 || !c.flight.at(0).written
 	if !c.idle {
-		deadline = time.Now().Add(c.cfg.Timeout + c.flight.at(0).extra)
+		from := time.Now()
+		if c.quietUntil.After(from) {
+			from = c.quietUntil // until then the broker reads nothing of this connection
+		}
+		deadline = from.Add(c.cfg.Timeout + c.flight.at(0).extra)
 	}
 	c.nc.SetReadDeadline(deadline)
 }

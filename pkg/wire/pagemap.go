@@ -1,6 +1,9 @@
 package wire
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // pageMap says which of n pages are taken, one bit each.
 type pageMap struct {
@@ -64,8 +67,8 @@ func (m *pageMap) set(at, k int, taken bool) {
 
 // end is the page behind the last one that is taken.
 func (m *pageMap) end() int {
-	for i := len(m.taken) - 1; i >= 0; i-- {
-		if w := m.taken[i]; w != 0 {
+	for i, w := range slices.Backward(m.taken) {
+		if w != 0 {
 			return i*64 + bits.Len64(w)
 		}
 	}

@@ -91,10 +91,15 @@ func (f figure) panel(b *strings.Builder, p panel, across scale, top float64, la
 	if last {
 		fmt.Fprintf(b, `<text x="%.0f" y="%.1f" text-anchor="middle">%s</text>`+"\n", (leftMargin+figureWidth-rightMargin)/2, top+panelHeight+34, html.EscapeString(f.x.label))
 	}
+	free := 0.0 // where the last label ends
 	for _, m := range f.marks {
 		x := across.at(m.x)
-		fmt.Fprintf(b, `<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#c33" stroke-dasharray="2,3"/><text x="%.1f" y="%.1f" font-size="9" fill="#c33">%s</text>`+"\n",
-			x, x, top, top+panelHeight, x+2, top+9, html.EscapeString(m.label))
+		fmt.Fprintf(b, `<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#c33" stroke-dasharray="2,3"/>`, x, x, top, top+panelHeight)
+		if x >= free { // where many happen not each has room for its name
+			fmt.Fprintf(b, `<text x="%.1f" y="%.1f" font-size="9" fill="#c33">%s</text>`, x+2, top+9, html.EscapeString(m.label))
+			free = x + 6 + 5*float64(len(m.label))
+		}
+		b.WriteByte('\n')
 	}
 	legend := figureWidth - rightMargin
 	for _, l := range slices.Backward(p.lines) {

@@ -71,7 +71,13 @@ func (b *Broker) Stop() error {
 }
 
 // Pause freezes the broker: connections stay, nothing is answered.
-func (b *Broker) Pause() error { return b.proc().Signal(syscall.SIGSTOP) }
+func (b *Broker) Pause() error {
+	p := b.proc()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return awaitStop(p.PID())
+}
 
 // Resume thaws a paused broker.
 func (b *Broker) Resume() error { return b.proc().Signal(syscall.SIGCONT) }

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/stats"
 	"replicator/internal/workload"
 )
@@ -98,7 +99,7 @@ func (c *capacity) activeOf(ctx context.Context, n int) (r activeResult, err err
 		return r, err
 	}
 	defer source.close()
-	if err := pause(ctx, activeWarm); err != nil {
+	if err := pause.For(ctx, activeWarm); err != nil {
 		return r, err
 	}
 	target.take()
@@ -137,7 +138,7 @@ func (d *lanesDaemon) measure(ctx context.Context, how time.Duration) (cpu, batc
 		return 0, 0, 0, err
 	}
 	began := time.Now()
-	if err := pause(ctx, how); err != nil {
+	if err := pause.For(ctx, how); err != nil {
 		return 0, 0, 0, err
 	}
 	took := time.Since(began).Seconds()

@@ -16,6 +16,7 @@ import (
 
 	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 )
 
 const (
@@ -207,7 +208,7 @@ func led(ctx context.Context, c *kafkatest.Cluster, prefix string, n int) error 
 		if err == nil && have >= n {
 			return nil
 		}
-		if stop := pause(ctx, 200*time.Millisecond); stop != nil { // between two looks
+		if stop := pause.For(ctx, 200*time.Millisecond); stop != nil { // between two looks
 			return errors.Join(fmt.Errorf("wait for partitions: %d of %d are led: %w", have, n, stop), err)
 		}
 	}
@@ -309,7 +310,7 @@ func (d *lanesDaemon) waitOpen(ctx context.Context, n int, began time.Time) (all
 		if !d.p.Running() {
 			return all, fmt.Errorf("daemon ended by itself (%s), the end of its log:\n%s", d.p.State(), d.p.Tail(20))
 		}
-		if stop := pause(ctx, 50*time.Millisecond); stop != nil { // between two looks
+		if stop := pause.For(ctx, 50*time.Millisecond); stop != nil { // between two looks
 			return all, fmt.Errorf("wait for lanes: %d of %d are open: %w, the end of the daemon's log:\n%s", last, n, stop, d.p.Tail(20))
 		}
 	}
@@ -317,7 +318,7 @@ func (d *lanesDaemon) waitOpen(ctx context.Context, n int, began time.Time) (all
 
 // rest measures CPU, as a share of a core, while nothing happens and nobody asks.
 func (d *lanesDaemon) rest(ctx context.Context, how time.Duration) (cpu float64, rss int64, err error) {
-	if err := pause(ctx, settleTime); err != nil {
+	if err := pause.For(ctx, settleTime); err != nil {
 		return 0, 0, err
 	}
 	before, err := usage(d.p.PID())
@@ -325,7 +326,7 @@ func (d *lanesDaemon) rest(ctx context.Context, how time.Duration) (cpu float64,
 		return 0, 0, err
 	}
 	began := time.Now()
-	if err := pause(ctx, how); err != nil {
+	if err := pause.For(ctx, how); err != nil {
 		return 0, 0, err
 	}
 	after, err := usage(d.p.PID())
@@ -354,7 +355,7 @@ func (d *lanesDaemon) sniffed(ctx context.Context, n int, r *lanesResult) error 
 	if _, err := d.waitOpen(ctx, n, time.Now()); err != nil {
 		return err
 	}
-	if err := pause(ctx, settleTime); err != nil {
+	if err := pause.For(ctx, settleTime); err != nil {
 		return err
 	}
 	if _, err := d.stop(); err != nil {
@@ -396,11 +397,11 @@ func (d *lanesDaemon) scraped(ctx context.Context, r *lanesResult) (err error) {
 		} else if !d.p.Running() {
 			return fmt.Errorf("daemon ended by itself (%s), the end of its log:\n%s", d.p.State(), d.p.Tail(20))
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil { // between two looks
+		if err := pause.For(ctx, 200*time.Millisecond); err != nil { // between two looks
 			return fmt.Errorf("wait until it is ready: %w", err)
 		}
 	}
-	if err := pause(ctx, settleTime); err != nil {
+	if err := pause.For(ctx, settleTime); err != nil {
 		return err
 	}
 	before, err := usage(d.p.PID())

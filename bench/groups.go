@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 )
 
@@ -99,7 +100,7 @@ func (g *groupsRun) run(ctx context.Context) (r groupsResult, err error) {
 	g.say("all placed %v after the first commit; CPU %v; peak RSS %d MiB, before the groups %d MiB",
 		r.Placed.Round(time.Millisecond), r.PlacedCPU.Round(time.Millisecond), placed.Peak>>20, before.Peak>>20)
 	const during = 20 * time.Second
-	if err := pause(ctx, during); err != nil { // nothing happens: what does that cost?
+	if err := pause.For(ctx, during); err != nil { // nothing happens: what does that cost?
 		return r, err
 	}
 	idle, err := usage(d.PID())
@@ -115,7 +116,7 @@ func (g *groupsRun) run(ctx context.Context) (r groupsResult, err error) {
 		if err := g.commit(ctx, 101+int64(rounds), tenth*g.partitions/10, (tenth+1)*g.partitions/10); err != nil {
 			return r, err
 		}
-		if err := pause(ctx, time.Duration(rounds+1)*5*time.Second-time.Since(began)); err != nil { // a rate
+		if err := pause.For(ctx, time.Duration(rounds+1)*5*time.Second-time.Since(began)); err != nil { // a rate
 			return r, err
 		}
 	}
@@ -168,7 +169,7 @@ func (g *groupsRun) waitPlaced(ctx context.Context, d *moving) error {
 		if !d.Running() {
 			return d.ended()
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil { // between two looks
+		if err := pause.For(ctx, 500*time.Millisecond); err != nil { // between two looks
 			return errors.Join(err, fmt.Errorf("wait for offsets: %d of %d are placed", have, want))
 		}
 	}

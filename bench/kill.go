@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 )
 
@@ -120,7 +121,7 @@ func (c *comparison) killOf(ctx context.Context, pair *kafkatest.ClusterPair, m 
 	if _, err := a.wait(ctx, time.Now()); err != nil { // all partitions move
 		return r, fmt.Errorf("%w, the end of the log:\n%s", err, w.Tail(30))
 	}
-	if err := pause(ctx, killLoad); err != nil {
+	if err := pause.For(ctx, killLoad); err != nil {
 		return r, err
 	}
 	if !victim.Running() {
@@ -140,7 +141,7 @@ func (c *comparison) killOf(ctx context.Context, pair *kafkatest.ClusterPair, m 
 	if r.Stalled, r.First, r.All = stalls(killed, moved); r.Stalled == 0 {
 		return r, fmt.Errorf("kill %s: no partition stood still: it copied nothing", m)
 	}
-	if err := pause(ctx, killAfter); err != nil {
+	if err := pause.For(ctx, killAfter); err != nil {
 		return r, err
 	}
 	written, err := stop()
@@ -171,7 +172,7 @@ func (c *comparison) audit(ctx context.Context, pair *kafkatest.ClusterPair, w *
 		if a.Missing == 0 || time.Now().After(deadline) {
 			return r, nil
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := pause.For(ctx, time.Second); err != nil {
 			return r, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/stats"
 	"replicator/internal/workload"
 )
@@ -196,7 +197,7 @@ func (s *stopwatch) write(ctx context.Context, n int, ready <-chan struct{}) err
 	s.counted = began.Add(latencyWarmUp)
 	s.mu.Unlock()
 	for i := range n {
-		if err := pause(ctx, time.Until(began.Add(time.Duration(i)*time.Second/latencyRate))); err != nil { // a rate
+		if err := pause.For(ctx, time.Until(began.Add(time.Duration(i)*time.Second/latencyRate))); err != nil { // a rate
 			return err
 		}
 		s.send(ctx, int32(i%latencyPartitions))

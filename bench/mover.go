@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 )
 
@@ -137,7 +138,7 @@ func (w *moving) caughtUp(ctx context.Context, records int64) error {
 		if !w.Running() {
 			return w.ended()
 		}
-		if pause(ctx, 100*time.Millisecond) != nil { // between two looks
+		if pause.For(ctx, 100*time.Millisecond) != nil { // between two looks
 			return fmt.Errorf("run %s: %s holds %d of %d records: %w, the end of its log:\n%s", w.mover, w.target, n, records, context.Cause(ctx), w.Tail(30))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
@@ -123,7 +124,7 @@ func (p *profileRun) copy(ctx context.Context, l *mirror.Link, records, bytes in
 	var first reading
 	var before, copied int64
 	for copied < records {
-		if err := pause(ctx, 5*time.Millisecond); err != nil { // between two looks
+		if err := pause.For(ctx, 5*time.Millisecond); err != nil { // between two looks
 			return err
 		}
 		s, _ := l.Status(ctx)

@@ -17,6 +17,7 @@ import (
 
 	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 )
 
@@ -211,7 +212,7 @@ func (r *resumeRun) settled(ctx context.Context, w *moving, quiet time.Duration)
 		if !w.Running() {
 			return w.ended()
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil { // between two looks
+		if err := pause.For(ctx, 500*time.Millisecond); err != nil { // between two looks
 			return fmt.Errorf("wait for the offsets of groups: %d of %d are there: %w", len(have), len(r.all), err)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"replicator/internal/pause"
 )
 
 // soakEvent is something that was done, and how long it took until all was as
@@ -57,7 +59,7 @@ func (s *soak) occurrences() []occurrence {
 			if err := p.Signal(syscall.SIGSTOP); err != nil {
 				return err
 			}
-			err := pause(ctx, frozenTime)
+			err := pause.For(ctx, frozenTime)
 			return errors.Join(err, p.Signal(syscall.SIGCONT))
 		}},
 	}
@@ -67,7 +69,7 @@ func (s *soak) occurrences() []occurrence {
 func (s *soak) happen(ctx context.Context) error {
 	all := s.occurrences()
 	for n := 0; ; n++ {
-		if err := pause(ctx, s.pause); err != nil {
+		if err := pause.For(ctx, s.pause); err != nil {
 			return nil //nolint:nilerr // it is time
 		}
 		if end, ok := ctx.Deadline(); ok && time.Until(end) < s.pause/2 {
@@ -114,7 +116,7 @@ func (s *soak) settled(ctx context.Context) error {
 		} else {
 			good = 0
 		}
-		if err := pause(ctx, 300*time.Millisecond); err != nil { // between two looks
+		if err := pause.For(ctx, 300*time.Millisecond); err != nil { // between two looks
 			return err
 		}
 	}

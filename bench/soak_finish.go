@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/compare"
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 )
 
@@ -53,7 +54,7 @@ func (s *soak) finish(ctx context.Context) (err error) {
 		return err
 	}
 	// The last samples of a daemon that has nothing to do.
-	if err := pause(ctx, quietTime); err != nil {
+	if err := pause.For(ctx, quietTime); err != nil {
 		return err
 	}
 	s.results.Samples = append(s.results.Samples, s.look(ctx))
@@ -119,7 +120,7 @@ func (s *soak) compacted(ctx context.Context) error {
 			}
 		}
 		if wrong > 0 && time.Now().Before(deadline) {
-			if err := pause(ctx, time.Second); err != nil {
+			if err := pause.For(ctx, time.Second); err != nil {
 				return err
 			}
 			continue
@@ -195,7 +196,7 @@ func (s *soak) groups(ctx context.Context) error {
 			}
 		}
 		open = wrong
-		if len(open) == 0 || pause(ctx, 2*time.Second) != nil {
+		if len(open) == 0 || pause.For(ctx, 2*time.Second) != nil {
 			break
 		}
 	}

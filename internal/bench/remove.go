@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"replicator/internal/pause"
 	"replicator/pkg/cluster"
 )
 
@@ -73,7 +74,7 @@ func removeAll(ctx context.Context, traces []Trace, broken bool, within time.Dur
 		t := &traces[i]
 		work.Go(func() {
 			err := t.remove(ctx, within)
-			if err == nil && broken && pause(ctx, lateTime) {
+			if err == nil && broken && pause.For(ctx, lateTime) == nil {
 				err = t.remove(ctx, within)
 			}
 			if err != nil {
@@ -101,7 +102,7 @@ func (t *Trace) remove(ctx context.Context, within time.Duration) error {
 		if gone {
 			return nil
 		}
-		if denied(err) || !pause(ctx, wait) {
+		if denied(err) || pause.For(ctx, wait) != nil {
 			return err
 		}
 		wait = min(2*wait, time.Second)

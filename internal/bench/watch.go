@@ -56,15 +56,3 @@ func cause(ctx context.Context, err error) error {
 	}
 	return err
 }
-
-// pause waits; it returns false if the context ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"replicator/internal/pause"
 	"replicator/internal/workload"
 )
 
@@ -38,7 +39,7 @@ func (b *Bench) create(ctx context.Context) error {
 				return nil
 			}
 		}
-		if !pause(ctx, 100*time.Millisecond) {
+		if pause.For(ctx, 100*time.Millisecond) != nil {
 			return fmt.Errorf("wait for the leaders of topic %s on cluster %s: %w", b.names.topic, b.link.From, ctx.Err())
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
+
+	"replicator/internal/pause"
 )
 
 const (
@@ -85,7 +87,7 @@ func (r *reader) bounds(ctx context.Context, topics ...string) (map[string]map[i
 		if err == nil || !kerr.IsRetriable(err) {
 			return out, err
 		}
-		if pause(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return nil, err
 		}
 	}
@@ -164,7 +166,7 @@ func (r *reader) fetch(ctx context.Context, topic string, partition int32, offse
 		if final || time.Now().After(deadline) {
 			return nil, offset, 0, err
 		}
-		if cerr := pause(ctx, wait); cerr != nil {
+		if cerr := pause.For(ctx, wait); cerr != nil {
 			return nil, offset, 0, errors.Join(cerr, err)
 		}
 	}
@@ -250,18 +252,6 @@ func (r *reader) read(ctx context.Context, topic string, partition int32, from, 
 		next = after
 	}
 	return nil
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // Read hands every committed record of a topic, from its log start to the

@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
+
+	"replicator/internal/pause"
 )
 
 // finalTime is what WaitEqual still takes for its comparison when its context
@@ -137,7 +139,7 @@ func wait(ctx context.Context, s, t *reader, pairs []Pair, opts Options) error {
 		if err == nil && progress.Behind == 0 {
 			return nil
 		}
-		if pause(ctx, opts.Poll) != nil {
+		if pause.For(ctx, opts.Poll) != nil {
 			return errors.Join(fmt.Errorf("%w: %s: %w", ErrBehind, progress, context.Cause(ctx)), err)
 		}
 	}

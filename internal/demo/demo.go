@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"replicator/internal/pause"
 	"replicator/internal/status"
 
 	"golang.org/x/sync/errgroup"
@@ -193,7 +194,7 @@ func (d *demo) story(ctx context.Context) error {
 	}
 	d.screen.event("all %d partitions are copied", partitions())
 
-	if err := pause(ctx, d.opts.Duration/6); err != nil {
+	if err := pause.For(ctx, d.opts.Duration/6); err != nil {
 		return err
 	}
 	if err := d.shared(ctx); err != nil {
@@ -206,7 +207,7 @@ func (d *demo) story(ctx context.Context) error {
 		return err
 	}
 	if !d.opts.Quick {
-		if err := pause(ctx, d.opts.Duration/5); err != nil {
+		if err := pause.For(ctx, d.opts.Duration/5); err != nil {
 			return err
 		}
 		if err := d.shared(ctx); err != nil {
@@ -216,7 +217,7 @@ func (d *demo) story(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := pause(ctx, time.Until(began.Add(d.opts.Duration))); err != nil {
+	if err := pause.For(ctx, time.Until(began.Add(d.opts.Duration))); err != nil {
 		return err
 	}
 
@@ -286,7 +287,7 @@ func (d *demo) shared(ctx context.Context) error {
 		if idle == 0 {
 			return nil
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -376,16 +377,4 @@ func (d *demo) steady(arrivals []arrival) (waits []time.Duration, longest time.D
 	}
 	slices.Sort(waits)
 	return waits, longest
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

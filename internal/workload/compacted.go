@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/compare"
+	"replicator/internal/pause"
 )
 
 // compacted writes in sixteen steps, so that a broker rolls segments between
@@ -46,7 +47,7 @@ func (w *writer) compacted(ctx context.Context) error {
 		if w.spec.Clean == nil {
 			settle = 2 * time.Second
 		}
-		if err := pause(ctx, settle); err != nil {
+		if err := pause.For(ctx, settle); err != nil {
 			return fmt.Errorf("wait for the cleaner: %w", err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 	"golang.org/x/sync/errgroup"
+
+	"replicator/internal/pause"
 )
 
 const (
@@ -119,7 +121,7 @@ func (s *sender) send(ctx context.Context, batches map[int32][]byte) (appendTime
 		if time.Now().After(deadline) {
 			return -1, last
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return -1, errors.Join(err, last)
 		}
 	}
@@ -196,16 +198,4 @@ func (s *sender) findLeaders(ctx context.Context) error {
 		s.leaders[p] = d.Leader
 	}
 	return nil
-}
-
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

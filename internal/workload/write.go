@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"replicator/internal/pause"
 )
 
 // Result is what was written.
@@ -73,7 +75,7 @@ func create(ctx context.Context, opts []kgo.Opt, s Spec) error {
 		if led == int(s.Partitions) {
 			return nil
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return fmt.Errorf("wait for leaders: %d of %d partitions: %w", led, s.Partitions, err)
 		}
 	}

@@ -513,6 +513,32 @@ func (l *Link) askValidation(ln *lane) {
 	l.touch(ln.appender)
 }
 
+// endsRequest asks the leader of partitions where they end.
+type endsRequest struct {
+	*kmsg.ListOffsetsRequest
+	topics map[string]int // places in Topics
+}
+
+func newEndsRequest() endsRequest {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	return endsRequest{req, map[string]int{}}
+}
+
+func (r endsRequest) add(topic string, partition int32) {
+	at, ok := r.topics[topic]
+	if !ok {
+		at = len(r.Topics)
+		r.topics[topic] = at
+		t := kmsg.NewListOffsetsRequestTopic()
+		t.Topic = topic
+		r.Topics = append(r.Topics, t)
+	}
+	p := kmsg.NewListOffsetsRequestTopicPartition()
+	p.Partition, p.CurrentLeaderEpoch, p.Timestamp = partition, -1, -1
+	r.Topics[at].Partitions = append(r.Topics[at].Partitions, p)
+}
+
 // validateNow asks the leader, on the connection the lanes will append on,
 // whether the partition still ends where they left it.
 func (l *Link) validateNow(a *appender) {
@@ -528,27 +554,15 @@ func (l *Link) validateNow(a *appender) {
 	lanes := slices.Clone(a.validate[:n])
 	a.validate = slices.Delete(a.validate, 0, n)
 	gens := make([]uint32, n)
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -1
-	topics := map[string]int{}
+	req := newEndsRequest()
 	for i, ln := range lanes {
 		gens[i] = ln.generation
-		at, ok := topics[ln.targetTopic]
-		if !ok {
-			at = len(req.Topics)
-			topics[ln.targetTopic] = at
-			t := kmsg.NewListOffsetsRequestTopic()
-			t.Topic = ln.targetTopic
-			req.Topics = append(req.Topics, t)
-		}
-		p := kmsg.NewListOffsetsRequestTopicPartition()
-		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = ln.key.Partition, -1, -1
-		req.Topics[at].Partitions = append(req.Topics[at].Partitions, p)
+		req.add(ln.targetTopic, ln.key.Partition)
 	}
 	a.asking = true
 	a.lastUse = time.Now()
 	sent := now()
-	a.conn.Go(req, func(resp kmsg.Response, err error) {
+	a.conn.Go(req.ListOffsetsRequest, func(resp kmsg.Response, err error) {
 		l.inbox.post(func() {
 			a.asking = false
 			l.validatedLanes(lanes, gens, sent, resp, err)

@@ -47,25 +47,13 @@ func (l *Link) leadersThere(ctx context.Context, conns *brokerConns, batch []*op
 var errNotLed = errors.New("target broker does not lead the partition yet")
 
 func leaderHas(ctx context.Context, conn *wire.Conn, batch []*opening) error {
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -1
+	req := newEndsRequest()
 	of := map[partitionKey]*opening{}
-	topics := map[string]int{}
 	for _, o := range batch {
 		of[partitionKey{o.targetTopic, o.key.Partition}] = o
-		at, ok := topics[o.targetTopic]
-		if !ok {
-			at = len(req.Topics)
-			topics[o.targetTopic] = at
-			t := kmsg.NewListOffsetsRequestTopic()
-			t.Topic = o.targetTopic
-			req.Topics = append(req.Topics, t)
-		}
-		p := kmsg.NewListOffsetsRequestTopicPartition()
-		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = o.key.Partition, -1, -1
-		req.Topics[at].Partitions = append(req.Topics[at].Partitions, p)
+		req.add(o.targetTopic, o.key.Partition)
 	}
-	resp, err := conn.Request(ctx, req)
+	resp, err := conn.Request(ctx, req.ListOffsetsRequest)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	"replicator/internal/status"
 
@@ -14,6 +15,7 @@ import (
 	"replicator/internal/stats"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/mirror"
+	"replicator/pkg/verify"
 )
 
 // Build says what is running.
@@ -71,6 +73,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for name, n := range s.BoundaryRefusals {
 		e.emit(refusals, float64(n), name)
 	}
+	for i := range s.Authority {
+		e.authority(&s.Authority[i])
+	}
 	for i := range s.Links {
 		l := &s.Links[i]
 		e.link(l)
@@ -84,6 +89,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			e.emit(heartbeats, float64(h.Written), l.Name)
 			e.emit(heartbeatErrors, float64(h.Failed), l.Name)
 			e.optional(heartbeatAge, h.Age, l.Name)
+		}
+		if v := l.Verify; v != nil {
+			e.verify(l.Name, v)
 		}
 		e.topics(l)
 		if c.cfg.Partitions {
@@ -171,6 +179,19 @@ func (e emitter) link(l *status.Link) {
 	e.emit(inFlightBytes, float64(l.InFlightBytes), l.Name)
 	e.emit(openings, float64(l.Openings), l.Name)
 	e.optional(journalAge, l.JournalAge, l.Name)
+	if g := l.Guard; g != nil {
+		e.emit(guardLanes, float64(g.Lanes), l.Name)
+		e.emit(guardFenced, float64(g.Fenced), l.Name)
+		e.emit(guardRenewed, float64(g.Renewed), l.Name)
+		if g.Last != nil {
+			e.emit(guardAge, max(0, time.Since(*g.Last).Seconds()), l.Name)
+		}
+		if g.Every > 0 {
+			e.emit(guardEvery, g.Every.Seconds(), l.Name)
+		}
+		e.emit(guardAssumed, oneIf(g.Assumed != ""), l.Name)
+		e.emit(guardFailing, oneIf(g.Error != ""), l.Name)
+	}
 	counts := make(map[string]int64, len(eventKinds))
 	for _, k := range eventKinds {
 		counts[k] = 0
@@ -207,6 +228,35 @@ func (e emitter) histogram(m *metric, h *stats.Histogram, labels ...string) {
 		out = prometheus.NewInvalidMetric(m.desc, err)
 	}
 	e <- out
+}
+
+// verify are the series of the comparing of a link's two sides.
+func (e emitter) verify(link string, v *verify.FollowStatus) {
+	e.emit(verifyRecords, float64(v.Records), link)
+	e.emit(verifyBytes, float64(v.Bytes), link)
+	e.emit(verifyDifferences, float64(v.Differences), link)
+	e.emit(verifyFailures, float64(v.Failed), link)
+	e.optional(verifyLag, v.LagSeconds, link)
+	if v.Position != nil {
+		e.emit(verifyPosition, float64(v.Position.UnixMilli())/1000, link)
+	}
+}
+
+func (e emitter) authority(a *status.Authority) {
+	for _, c := range a.Copies {
+		e.optional(authorityAge, c.Age, a.Pair, c.Cluster)
+	}
+	if a.Drill != nil {
+		e.emit(drillTime, float64(a.Drill.Ended.UnixMilli())/1000, a.Pair)
+		e.emit(drillSuccess, oneIf(a.Drill.Success), a.Pair)
+	}
+	if !a.Known {
+		return
+	}
+	e.emit(authorityEpoch, float64(a.Epoch), a.Pair)
+	for _, region := range a.Regions {
+		e.emit(authorityRegion, oneIf(region == a.Region), a.Pair, region)
+	}
 }
 
 // groups are the series of the groups of a link.

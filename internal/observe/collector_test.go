@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"replicator/internal/status"
 
@@ -229,6 +230,7 @@ func TestMetricsAreWellNamed(t *testing.T) {
 func TestEveryMetricIsEmitted(t *testing.T) {
 	s := example()
 	s.Links[0].JournalAge = new(0.5)
+	s.Links[0].Guard = &mirror.GuardStatus{Lanes: 3, Fenced: 2, Renewed: 5, Last: new(noon), Every: time.Hour}
 	f := scrape(t, s, true)
 	for _, m := range families {
 		if f[m.name] == nil {

@@ -11,6 +11,7 @@ import (
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
+	"replicator/pkg/verify"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -21,6 +22,7 @@ func example() status.Status {
 	return status.Status{
 		Time: noon, Version: "v1.2.3", Instance: "host-1", Started: noon.Add(-time.Hour),
 		Memory:           status.Memory{UsedBytes: 5 << 20, LimitBytes: 64 << 20},
+		Authority:        authorities(),
 		BoundaryRefusals: map[string]int64{"east": 0, "west": 1},
 		Links: []status.Link{{LinkStatus: mirror.LinkStatus{
 			Name: "east->west", Source: "east", Target: "west", SourceID: "5L6g3nShT-eMCtK--X86sw", TargetID: "Qx1J2b3kTn6aVd0mZr9c4A",
@@ -57,7 +59,8 @@ func example() status.Status {
 			Groups: []checkpoint.GroupStatus{
 				{Group: "billing", Type: "consumer", Partitions: 3, Outcomes: map[string]int{"exact": 2, "ahead": 1}, Behind: 40, Missing: 30, Delay: 0.2, Placed: 2, NotPlaced: map[checkpoint.Reason]int{checkpoint.GroupActive: 1}},
 			},
-		}, Heartbeats: &heartbeat.Status{Written: 40, Failed: 2, Age: new(0.75)}}},
+		}, Heartbeats: &heartbeat.Status{Written: 40, Failed: 2, Age: new(0.75)},
+			Verify: &verify.FollowStatus{Share: 0.01, Records: 1200, Bytes: 1 << 20, Differences: 1, Failed: 2, Position: new(time.Unix(1_790_000_000, 0)), LagSeconds: new(4.5)}}},
 	}
 }
 

@@ -23,6 +23,7 @@ const endpoints = `replicator
 /metrics  for Prometheus
 /healthz  200 while the daemon answers, else 503
 /readyz   200 while all links copy, else 503 and why
+/authority?region=R  200 while region R is authoritative, else 503
 `
 
 type handler struct {
@@ -40,6 +41,7 @@ func newHandler(cfg ServerConfig) http.Handler {
 	}
 	h.mux.HandleFunc("/healthz", h.healthz)
 	h.mux.HandleFunc("/readyz", h.readyz)
+	h.mux.HandleFunc("/authority", h.authority)
 	h.mux.HandleFunc("/{$}", h.secret(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write([]byte(endpoints)) // the client has gone, that is all that can be wrong

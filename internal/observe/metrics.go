@@ -41,13 +41,19 @@ var (
 	memoryUsed  = define(gauge, "memory_used_bytes", "Bytes of the data path's budget that frames hold now.")
 	memoryLimit = define(gauge, "memory_limit_bytes", "Byte budget of the data path (limits.memory).")
 	refusals    = define(counter, "boundary_refusals_total", "Connections not made because the address was outside the cluster's boundary.", "cluster")
+
+	authorityEpoch  = define(gauge, "authority_epoch", "Epoch of the authoritative region, the highest of the copies watched; 0 if none was ever set.", "pair")
+	authorityRegion = define(gauge, "authority_region", "1 for the region that is authoritative, 0 for the other.", "pair", "region")
+	authorityAge    = define(gauge, "authority_age_seconds", "Time since the cluster's copy of the authority was last seen to say what is known of it.", "pair", "cluster")
+	drillTime       = define(gauge, "drill_last_timestamp_seconds", "When the last rehearsal of a switchover ended, in seconds since 1970, by the copies watched.", "pair")
+	drillSuccess    = define(gauge, "drill_last_success", "1 if the last rehearsal of a switchover passed every gate and check, else 0.", "pair")
 )
 
 // Of a link.
 var (
 	linkInfo        = define(gauge, "link_info", "Always 1; the labels name the clusters of the link.", "link", "source", "target", "source_cluster_id", "target_cluster_id")
 	linkState       = define(gauge, "link_state", "1 for the state the link is in, 0 for the others. Silent: its loop does not answer.", "link", "state")
-	linkReady       = define(gauge, "link_ready", "1 if lanes are assigned and copying and none is halted.", "link")
+	linkReady       = define(gauge, "link_ready", "1 if lanes are assigned and copying and none is halted, or the link is closed.", "link")
 	lanes           = define(gauge, "lanes", "Lanes of this daemon by state.", "link", "state")
 	lagRecords      = define(gauge, "lag_records", "Records the source has and the target lacks: the sum over the lanes whose lag is known.", "link")
 	lagSeconds      = define(gauge, "lag_seconds", "Time since the oldest record not yet on the target was appended to the source: the largest of all lanes whose lag is known.", "link")
@@ -67,11 +73,32 @@ var (
 	warnings        = define(gauge, "target_warnings", "Things the target grants less of than it should; status says which.", "link")
 )
 
+// Of the fence of a link that is closed because the other region is authoritative.
+var (
+	guardLanes   = define(gauge, "guard_lanes", "Lanes whose fence is kept while the link is closed; no series while it is not.", "link")
+	guardFenced  = define(gauge, "guard_fenced_lanes", "Lanes whose epoch this daemon has taken since the link was closed.", "link")
+	guardRenewed = define(counter, "guard_renewals_total", "Epochs taken since the link was closed, so that the target's brokers do not forget the fence.", "link")
+	guardAge     = define(gauge, "guard_age_seconds", "Time since an epoch was taken last.", "link")
+	guardEvery   = define(gauge, "guard_interval_seconds", "How often the epoch of each lane is taken again: a quarter of the time brokers of the target remember a fence, at most six hours.", "link")
+	guardAssumed = define(gauge, "guard_assumed", "1 while some broker of the target has not told for how long it remembers a fence, and may forget it sooner.", "link")
+	guardFailing = define(gauge, "guard_failing", "1 while the fence of some lane cannot be renewed.", "link")
+)
+
 // Of the heartbeats of a link, where heartbeats.enabled is true.
 var (
 	heartbeats      = define(counter, "heartbeats_total", "Heartbeats this daemon wrote to the source.", "link")
 	heartbeatErrors = define(counter, "heartbeat_errors_total", "Heartbeats that could not be written to the source; the next is tried an interval later.", "link")
 	heartbeatAge    = define(gauge, "heartbeat_age_seconds", "Time since the newest heartbeat was acknowledged by the source.", "link")
+)
+
+// Of the comparing of a link's two sides, where verify.share is above 0.
+var (
+	verifyRecords     = define(counter, "verify_records_total", "Copied records this daemon has read again from both sides and compared.", "link")
+	verifyBytes       = define(counter, "verify_bytes_total", "Bytes read from both sides for that.", "link")
+	verifyDifferences = define(counter, "verify_differences_total", "Records that differ between source and target: changed, missing, extra or out of order.", "link")
+	verifyFailures    = define(counter, "verify_failures_total", "Ranges of records that could not be compared.", "link")
+	verifyLag         = define(gauge, "verify_lag_seconds", "Time since all that was copied until then had been looked at, as far as the share goes.", "link")
+	verifyPosition    = define(gauge, "verify_position_timestamp_seconds", "When that was, in seconds since 1970.", "link")
 )
 
 // Of the groups of a link, for the lanes of this daemon.
@@ -118,9 +145,9 @@ var (
 // a series that begins at 0 shows its first increase.
 var (
 	checkpointModes = []string{"starting", "tail", "poll"}
-	linkStates      = []string{"starting", "copying", "degraded", "stopping", string(Silent)}
+	linkStates      = []string{"starting", "copying", "degraded", "closed", "stopping", string(Silent)}
 	eventKinds      = []string{
 		"gap", "truncation", "recreated", "deleted", "grown", "topic_created", "cut",
-		"foreign_writer", "fenced", "refused", "halted", "hanging", "target_topic",
+		"foreign_writer", "fenced", "refused", "halted", "closed", "hanging", "target_topic", "difference",
 	}
 )

@@ -37,7 +37,7 @@ type ServerConfig struct {
 	Log      *zap.Logger
 }
 
-// Server answers /metrics, /healthz, /readyz and /status.
+// Server answers /metrics, /healthz, /readyz, /authority and /status.
 type Server struct {
 	http     *http.Server
 	listener net.Listener

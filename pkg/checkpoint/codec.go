@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"replicator/internal/fields"
 	"replicator/pkg/offsets"
 )
 
@@ -24,7 +25,6 @@ const (
 	kindFreshness  = 2
 
 	recordVersion = 1
-	maxString     = 1<<15 - 1 // what Kafka's own strings can hold
 )
 
 // Freshness is what a daemon says of itself every few seconds: up to when it knew
@@ -70,9 +70,9 @@ func place(topic string, partition int32, offset int64) string {
 func encodeKey(k Key) []byte {
 	b := []byte{kindCheckpoint}
 	b = binary.AppendUvarint(b, recordVersion)
-	b = appendString(b, k.Group)
+	b = fields.AppendString(b, k.Group)
 	b = append(b, byte(k.Type))
-	b = appendString(b, k.Lane.Topic)
+	b = fields.AppendString(b, k.Lane.Topic)
 	return binary.AppendUvarint(b, uint64(uint32(k.Lane.Partition)))
 }
 
@@ -80,7 +80,7 @@ func encodeValue(c *Checkpoint) []byte {
 	b := binary.AppendUvarint(nil, recordVersion)
 	b = binary.AppendVarint(b, c.Source)
 	b = binary.AppendVarint(b, int64(c.LeaderEpoch))
-	b = appendString(b, c.Metadata)
+	b = fields.AppendString(b, c.Metadata)
 	b = binary.AppendVarint(b, c.Committed.UnixMilli())
 	b = binary.AppendVarint(b, c.Target)
 	b = append(b, byte(c.Outcome))
@@ -90,13 +90,9 @@ func encodeValue(c *Checkpoint) []byte {
 }
 
 func encodeFreshness(f Freshness) (key, value []byte) {
-	key = appendString(binary.AppendUvarint([]byte{kindFreshness}, recordVersion), f.Instance)
-	value = appendString(binary.AppendUvarint(nil, recordVersion), f.Mode)
+	key = fields.AppendString(binary.AppendUvarint([]byte{kindFreshness}, recordVersion), f.Instance)
+	value = fields.AppendString(binary.AppendUvarint(nil, recordVersion), f.Mode)
 	return key, binary.AppendVarint(value, f.Current.UnixMilli())
-}
-
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
 // record is a decoded record: one of the two, or its deletion.
@@ -109,9 +105,9 @@ type record struct {
 // decode reads a record; a nil value is a deletion. Errors are [*VersionError] and
 // [*CorruptError].
 func decode(key, value []byte) (record, error) {
-	d := decoder{b: key}
-	kind := d.byte()
-	if v := d.uvarint(); d.bad == "" && v != recordVersion {
+	d := fields.Decode(key)
+	kind := d.Byte()
+	if v := d.Uvarint(); d.Bad == "" && v != recordVersion {
 		return record{}, &VersionError{Version: int(min(v, math.MaxInt32)), Part: "key"}
 	}
 	var e record
@@ -119,126 +115,46 @@ func decode(key, value []byte) (record, error) {
 	switch kind {
 	case kindCheckpoint:
 		c := &Checkpoint{}
-		c.Group = d.string()
-		c.Type = GroupType(d.byte())
-		c.Lane.Topic = d.string()
-		c.Lane.Partition = int32(d.upTo(math.MaxInt32))
+		c.Group = d.String()
+		c.Type = GroupType(d.Byte())
+		c.Lane.Topic = d.String()
+		c.Lane.Partition = int32(d.UpTo(math.MaxInt32))
 		e.checkpoint, again = c, encodeKey(c.Key)
 		if c.Type > Share {
-			d.fail("unknown type of group")
+			d.Fail("unknown type of group")
 		}
 	case kindFreshness:
-		e.fresh = &Freshness{Instance: d.string()}
+		e.fresh = &Freshness{Instance: d.String()}
 		again, _ = encodeFreshness(*e.fresh)
 	default:
-		d.fail(fmt.Sprintf("unknown kind %d", kind))
+		d.Fail(fmt.Sprintf("unknown kind %d", kind))
 	}
-	if d.end(); d.bad == "" && !bytes.Equal(again, key) {
-		d.fail("not in its shortest form")
+	if d.End(); d.Bad == "" && !bytes.Equal(again, key) {
+		d.Fail("not in its shortest form")
 	}
-	if d.bad != "" {
-		return record{}, &CorruptError{Reason: "key " + d.bad}
+	if d.Bad != "" {
+		return record{}, &CorruptError{Reason: "key " + d.Bad}
 	}
 	if value == nil {
 		e.deleted = true
 		return e, nil
 	}
-	d = decoder{b: value}
-	if v := d.uvarint(); d.bad == "" && v != recordVersion {
+	d = fields.Decode(value)
+	if v := d.Uvarint(); d.Bad == "" && v != recordVersion {
 		return record{}, &VersionError{Version: int(min(v, math.MaxInt32)), Part: "value"}
 	}
 	if c := e.checkpoint; c != nil {
-		c.Source, c.LeaderEpoch, c.Metadata, c.Committed = d.varint(), d.int32(), d.string(), d.time()
-		c.Target, c.Outcome, c.Missing, c.Checked = d.varint(), offsets.Outcome(d.byte()), d.varint(), d.time()
-		c.Placed = d.varint()
+		c.Source, c.LeaderEpoch, c.Metadata, c.Committed = d.Varint(), d.Int32(), d.String(), d.Time()
+		c.Target, c.Outcome, c.Missing, c.Checked = d.Varint(), offsets.Outcome(d.Byte()), d.Varint(), d.Time()
+		c.Placed = d.Varint()
 		if c.Outcome > offsets.Before {
-			d.fail("unknown outcome")
+			d.Fail("unknown outcome")
 		}
 	} else {
-		e.fresh.Mode, e.fresh.Current = d.string(), d.time()
+		e.fresh.Mode, e.fresh.Current = d.String(), d.Time()
 	}
-	if d.end(); d.bad != "" {
-		return record{}, &CorruptError{Reason: "value " + d.bad}
+	if d.End(); d.Bad != "" {
+		return record{}, &CorruptError{Reason: "value " + d.Bad}
 	}
 	return e, nil
-}
-
-// decoder reads fields off a buffer; the first thing wrong stays in bad, and all
-// reads after it return zero.
-type decoder struct {
-	b   []byte
-	bad string
-}
-
-func (d *decoder) fail(what string) {
-	if d.bad == "" {
-		d.bad = what
-	}
-	d.b = nil
-}
-
-func (d *decoder) byte() byte {
-	if len(d.b) == 0 {
-		d.fail("is cut off")
-		return 0
-	}
-	v := d.b[0]
-	d.b = d.b[1:]
-	return v
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail("is cut off")
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.fail("is cut off")
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) upTo(limit uint64) uint64 {
-	v := d.uvarint()
-	if v > limit {
-		d.fail("has a number out of range")
-		return 0
-	}
-	return v
-}
-
-func (d *decoder) int32() int32 {
-	v := d.varint()
-	if v != int64(int32(v)) {
-		d.fail("has a number out of range")
-	}
-	return int32(v)
-}
-
-func (d *decoder) string() string {
-	n := int(d.upTo(maxString))
-	if len(d.b) < n {
-		d.fail("is cut off")
-		return ""
-	}
-	s := string(d.b[:n])
-	d.b = d.b[n:]
-	return s
-}
-
-func (d *decoder) time() time.Time { return time.UnixMilli(d.varint()).UTC() }
-
-func (d *decoder) end() {
-	if len(d.b) > 0 {
-		d.fail("has bytes left over")
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"replicator/internal/pause"
 	"replicator/internal/stats"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirrormaker"
@@ -35,6 +36,8 @@ const (
 	// was placed, should the group not move on.
 	notePlacedAfter = 30 * time.Second
 	writeTime       = 10 * time.Second // until writing checkpoints has failed
+	// closedPoll is how often it is looked whether the link may write to its target again.
+	closedPoll = 100 * time.Millisecond
 	// forgetAfter is how long a daemon that is gone is remembered. Until another
 	// one starts, its word stays, however old: it is what a failover goes by.
 	forgetAfter = 24 * time.Hour
@@ -58,6 +61,7 @@ type Config struct {
 	MirrorMaker       bool                   // write MirrorMaker 2's checkpoints too
 	CheckpointsTopic  string                 // on the target
 	ReplicationFactor int16                  // of topics that are made; 0 or less: the best the target allows
+	Closed            func() bool            // nothing is written to the target while it says so; nil: never
 	Instance          string                 // who this daemon is
 	Log               *zap.Logger
 }
@@ -148,6 +152,12 @@ func (k *Keeper) Run(ctx context.Context) {
 // open prepares the topics and reads what is in them, until it works or ctx ends.
 func (k *Keeper) open(ctx context.Context) bool {
 	for try := 0; ; try++ {
+		if k.closed() { // until the link may write to its target
+			if try = -1; pause.For(ctx, closedPoll) != nil {
+				return false
+			}
+			continue
+		}
 		err := k.prepare(ctx)
 		if err == nil {
 			return true
@@ -159,7 +169,7 @@ func (k *Keeper) open(ctx context.Context) bool {
 		k.mu.Lock()
 		k.writing = err.Error()
 		k.mu.Unlock()
-		if pause(ctx, min(time.Second<<min(try, 3), 5*time.Second)) != nil {
+		if pause.For(ctx, min(time.Second<<min(try, 3), 5*time.Second)) != nil {
 			return false
 		}
 	}
@@ -284,6 +294,9 @@ func (k *Keeper) touch(p *progress) {
 	k.dirty[p.Lane][p] = struct{}{}
 }
 
+// closed says that the link must not write to its target.
+func (k *Keeper) closed() bool { return k.cfg.Closed != nil && k.cfg.Closed() }
+
 func (k *Keeper) wakeUp() {
 	select {
 	case k.wake <- struct{}{}:
@@ -353,7 +366,7 @@ func (k *Keeper) write(ctx context.Context) {
 		case <-timer.C:
 		}
 		next := k.round(ctx)
-		if pause(ctx, roundGap) != nil {
+		if pause.For(ctx, roundGap) != nil {
 			return
 		}
 		timer.Reset(next)
@@ -364,6 +377,9 @@ func (k *Keeper) write(ctx context.Context) {
 // when to look again by itself.
 func (k *Keeper) round(ctx context.Context) time.Duration {
 	lanes := k.takeIn()
+	if k.closed() {
+		return closedPoll
+	}
 	if len(lanes) == 0 {
 		return time.Second
 	}

@@ -64,6 +64,25 @@ func (pl Placer) Apply(ctx context.Context, placements []*Placement) error {
 	})
 }
 
+// ApplyAll applies, and applies again what was read too long before its turn to be
+// written came, as long as that gets on.
+func (pl Placer) ApplyAll(ctx context.Context, placements []*Placement) error {
+	for before := len(placements) + 1; len(placements) > 0 && len(placements) < before; {
+		if err := pl.Apply(ctx, placements); err != nil {
+			return err
+		}
+		before = len(placements)
+		var late []*Placement
+		for _, p := range placements {
+			if p.Reason == TooSlow {
+				late = append(late, p)
+			}
+		}
+		placements = late
+	}
+	return nil
+}
+
 // inBatches calls do for some groups at a time, with the bounds of the logs they
 // stand in.
 func (pl Placer) inBatches(ctx context.Context, placements []*Placement, do func(context.Context, []*Placement, bounds) error) error {

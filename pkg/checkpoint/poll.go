@@ -32,6 +32,7 @@ type poller struct {
 	cluster *cluster.Cluster
 	wanted  func(group string) bool
 	timeout time.Duration // of one poll
+	known   []string      // groups that are read whether or not they are listed, sorted
 }
 
 // polled is what one poll saw.
@@ -56,8 +57,16 @@ func (p *poller) poll(ctx context.Context) *polled {
 	defer cancel()
 	out := &polled{began: time.Now(), failed: map[string]bool{}, others: map[string]bool{}, listed: map[string]bool{}}
 	var requests []kmsg.OffsetFetchRequestGroup
-	for _, name := range p.list(ctx, out) {
+	listed := p.list(ctx, out)
+	for _, name := range listed {
 		out.listed[name] = true
+	}
+	for _, name := range p.known {
+		if !out.listed[name] && !out.others[name] {
+			listed = append(listed, name)
+		}
+	}
+	for _, name := range listed {
 		g := kmsg.NewOffsetFetchRequestGroup()
 		g.Group = name // and no topics: all of them
 		requests = append(requests, g)

@@ -18,6 +18,7 @@ type shareOffsets struct {
 	began   time.Time
 	commits []Commit
 	asked   map[string]bool // groups that were read
+	refused error           // why some may not be read
 	err     error           // nothing was read
 }
 
@@ -49,8 +50,14 @@ func pollShares(ctx context.Context, c *cluster.Cluster, known []string, group, 
 	if _, partly := errors.AsType[*kadm.ShardErrors](err); err != nil && !partly {
 		return nil, err
 	}
+	if notAuthorized(err) {
+		out.refused = err
+	}
 	for _, d := range described {
 		if d.Err != nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
+			if notAuthorized(d.Err) {
+				out.refused = d.Err
+			}
 			continue
 		}
 		out.asked[d.Group] = true

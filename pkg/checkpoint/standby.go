@@ -110,6 +110,11 @@ func (s *Standby) Placements(ctx context.Context, checkpoints []*Checkpoint) ([]
 	if err != nil {
 		return nil, err
 	}
+	return s.PlacementsAt(tails, checkpoints), nil
+}
+
+// PlacementsAt is Placements by tails that were read before, of all lanes the link has copied.
+func (s *Standby) PlacementsAt(tails map[offsets.Lane]offsets.Tail, checkpoints []*Checkpoint) []*Placement {
 	out := make([]*Placement, 0, len(checkpoints))
 	for _, c := range checkpoints {
 		p := &Placement{Checkpoint: *c, TargetTopic: s.cfg.TargetName(c.Lane.Topic), Current: -1, Repeat: -1}
@@ -129,7 +134,7 @@ func (s *Standby) Placements(ctx context.Context, checkpoints []*Checkpoint) ([]
 		}
 		out = append(out, p)
 	}
-	return out, nil
+	return out
 }
 
 func (p *Placement) unknown(why string) {

@@ -13,17 +13,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"replicator/internal/newtopic"
+	"replicator/internal/pause"
 	"replicator/pkg/cluster"
 )
 
 // topicSettings are what a topic of checkpoints is created with. The later a
 // setting in the list, the sooner it is left out for a cluster that does not
 // take it.
-var topicSettings = []struct{ name, value string }{
-	{"cleanup.policy", "compact"},
-	{"min.insync.replicas", "2"},
-	{"compression.type", "producer"},
-	{"segment.bytes", strconv.Itoa(64 << 20)}, // compaction leaves the last segment alone, and a reader reads it all
+var topicSettings = []newtopic.Setting{
+	{Name: "cleanup.policy", Value: "compact"},
+	{Name: newtopic.MinInSync, Value: "2"},
+	{Name: "compression.type", Value: "producer"},
+	{Name: "segment.bytes", Value: strconv.Itoa(64 << 20)}, // compaction leaves the last segment alone, and a reader reads it all
 }
 
 // ensureTopic creates a compacted topic with one partition if it is missing. One
@@ -40,32 +42,11 @@ func ensureTopic(ctx context.Context, c *cluster.Cluster, topic string, replicas
 	case !errors.Is(err, kerr.UnknownTopicOrPartition):
 		return fmt.Errorf("describe topic %s of %s: %w", topic, c.Alias(), right(err, "WRITE", "topic "+topic, c.Alias()))
 	}
-	if replicas <= 0 {
-		brokers, err := admin.ListBrokers(ctx)
-		if err != nil {
-			return fmt.Errorf("create topic %s on %s: list brokers: %w", topic, c.Alias(), err)
-		}
-		replicas = -1
-		if len(brokers) >= 3 {
-			replicas = 3
-		}
+	t := newtopic.Topic{Name: topic, Partitions: 1, Replicas: replicas, Settings: topicSettings}
+	if err := newtopic.Create(ctx, admin, t); err != nil {
+		return fmt.Errorf("create topic %s on %s: %w", topic, c.Alias(), right(err, "CREATE", "topic "+topic, c.Alias()))
 	}
-	for n := len(topicSettings); n > 0; n-- {
-		settings := map[string]*string{}
-		for _, s := range topicSettings[:n] {
-			if s.name != "min.insync.replicas" || replicas >= 3 {
-				settings[s.name] = &s.value
-			}
-		}
-		_, err = admin.CreateTopic(ctx, 1, replicas, settings, topic)
-		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
-			return settled(ctx, c, topic)
-		}
-		if !errors.Is(err, kerr.InvalidConfig) && !errors.Is(err, kerr.PolicyViolation) {
-			break
-		}
-	}
-	return fmt.Errorf("create topic %s on %s: %w", topic, c.Alias(), right(err, "CREATE", "topic "+topic, c.Alias()))
+	return settled(ctx, c, topic)
 }
 
 // settled waits until the brokers know a topic that was just made.
@@ -80,7 +61,7 @@ func settled(ctx context.Context, c *cluster.Cluster, topic string) error {
 		if err == nil || !kerr.IsRetriable(err) {
 			return err
 		}
-		if pause(ctx, 100*time.Millisecond) != nil {
+		if pause.For(ctx, 100*time.Millisecond) != nil {
 			return fmt.Errorf("wait for topic %s of %s: %w", topic, c.Alias(), err)
 		}
 	}
@@ -163,15 +144,19 @@ func (c *contents) readPartition(ctx context.Context, cl *cluster.Cluster, topic
 			continue
 		case ctx.Err() != nil:
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err):
+		case !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) && !errors.Is(err, errNoPartition):
 			return err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// errNoPartition says that an answer has not what was asked for: a broker answers so
+// whoever is over a quota. The client then waits as long as the broker wants.
+var errNoPartition = errors.New("the answer is without the partition")
 
 // fetch takes in what one answer of the leader holds and returns the next offset.
 func (c *contents) fetch(ctx context.Context, cl *cluster.Cluster, topic string, partition int32, from int64) (int64, error) {
@@ -199,6 +184,9 @@ func (c *contents) fetch(ctx context.Context, cl *cluster.Cluster, topic string,
 	if err := kerr.ErrorForCode(fetched.ErrorCode); err != nil {
 		return 0, err
 	}
+	if len(fetched.Topics) == 0 {
+		return 0, errNoPartition
+	}
 	next := from
 	for _, t := range fetched.Topics {
 		for i := range t.Partitions {
@@ -215,18 +203,6 @@ func (c *contents) fetch(ctx context.Context, cl *cluster.Cluster, topic string,
 		}
 	}
 	return next, nil
-}
-
-// pause waits; its error is that of a context that ended first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (c *contents) take(r *kgo.Record) error {

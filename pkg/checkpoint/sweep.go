@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"replicator/internal/pause"
 	"replicator/pkg/offsets"
 )
 
@@ -26,13 +27,17 @@ func (k *Keeper) sweep(ctx context.Context) {
 			due = true
 		case <-k.gained:
 		}
+		if k.closed() {
+			k.hold(nil, time.Now()) // what others keep meanwhile is read when the lanes are ours again
+			continue
+		}
 		live, err := k.cfg.Link.Live(ctx, nil)
 		if err == nil {
 			err = k.takeOver(ctx, live)
 		}
 		if err != nil {
 			k.mended(ctx, "read", err)
-			if pause(ctx, time.Second) != nil {
+			if pause.For(ctx, time.Second) != nil {
 				return
 			}
 			continue

@@ -90,7 +90,7 @@ func signConnect(auth aws.Auth, host, region string, now time.Time) ([]byte, err
 		"X-Amz-Algorithm":     {"AWS4-HMAC-SHA256"},
 		"X-Amz-Credential":    {auth.AccessKey + "/" + scope},
 		"X-Amz-Date":          {stamp},
-		"X-Amz-Expires":       {"300"},
+		"X-Amz-Expires":       {"900"},
 		"X-Amz-SignedHeaders": {"host"},
 	}
 	if auth.SessionToken != "" {

@@ -233,6 +233,58 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A region is given up without being asked twice only where there is nothing at all.
+func TestOnlyAClusterThatTakesNoConnectionIsDark(t *testing.T) {
+	frozen, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes connections, nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	names := newTable(map[string][]string{"away.internal": {"8.8.8.8"}})
+	for name, c := range map[string]struct {
+		servers []string
+		tls     bool
+		dark    bool
+	}{
+		"nobody listens":                      {servers: []string{"127.0.0.1:1"}, dark: true},
+		"the name is gone":                    {servers: []string{"nowhere.internal:9092", "127.0.0.1:1"}, dark: true},
+		"connections are taken, no answer":    {servers: []string{"127.0.0.1:1", frozen.Addr().String()}},
+		"connections are taken, no handshake": {servers: []string{frozen.Addr().String()}, tls: true},
+		"it may not be dialled":               {servers: []string{"127.0.0.1:1", "away.internal:9092"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := DefaultConfig()
+			cfg.Timeouts.Dial, cfg.Timeouts.Request = 300*time.Millisecond, 300*time.Millisecond
+			cfg.BootstrapServers, cfg.TLS.Enabled = c.servers, c.tls
+			_, err := Open(t.Context(), "east", cfg, Options{Resolver: names})
+			oe, ok := errors.AsType[*OpenError](err)
+			if !ok || oe.Dark() != c.dark {
+				t.Errorf("dark is not %t: %v", c.dark, err)
+			}
+		})
+	}
+}
+
+func TestWhichBrokersAreAliveIsSaidInTime(t *testing.T) {
+	c := mustOpen(t, config(brokers(t)), Options{})
+	frozen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	c.mu.Lock()
+	named := len(c.brokers)
+	c.brokers[77], c.brokers[78] = frozen.Addr().String(), "127.0.0.1:1"
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	began := time.Now()
+	answer, silent := c.Alive(ctx)
+	if len(answer) != named || !slices.Equal(silent, []int32{77, 78}) || time.Since(began) > 3*time.Second {
+		t.Errorf("after %v: %v answer, %v do not; %d are there", time.Since(began), answer, silent, named)
+	}
+}
+
 func TestOneBootstrapServerIsEnough(t *testing.T) {
 	cfg := config(brokers(t))
 	cfg.BootstrapServers = append([]string{"127.0.0.1:1"}, cfg.BootstrapServers...)

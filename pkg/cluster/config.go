@@ -155,3 +155,17 @@ func DefaultConfig() Config {
 		},
 	}
 }
+
+// Secrets are the values of all secrets of the configuration that can be read: what must
+// not stand in anything that is kept.
+func (c Config) Secrets() []string {
+	var out []string
+	for _, s := range []Secret{
+		c.SASL.Password, c.SASL.OAuth.Token, c.SASL.OAuth.ClientSecret, c.SASL.AWS.AccessKey, c.SASL.AWS.SecretKey, c.SASL.AWS.SessionToken,
+	} {
+		if value, err := s.Resolve(); err == nil && value != "" {
+			out = append(out, value)
+		}
+	}
+	return out
+}

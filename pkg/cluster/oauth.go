@@ -101,12 +101,13 @@ func (m tokenMechanism) Authenticate(ctx context.Context, addr string) (sasl.Ses
 
 type tokenSession struct{ sasl.Session }
 
+// Challenge takes an answer with content for the refusal it is (RFC 7628, section 3.2.2).
+// To ask for its end, as franz-go does, would only have it said in a second way.
 func (s tokenSession) Challenge(answer []byte) (bool, []byte, error) {
-	done, next, err := s.Session.Challenge(answer)
-	if err != nil && len(answer) > 0 {
-		err = fmt.Errorf("the broker refused the token: %s", printable(string(answer)))
+	if len(answer) > 0 {
+		return false, nil, fmt.Errorf("the broker refused the token: %s", printable(string(answer)))
 	}
-	return done, next, err
+	return s.Session.Challenge(answer)
 }
 
 func (s *tokenSource) get(ctx context.Context) (string, error) {

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -39,6 +42,20 @@ func (e *OpenError) Error() string {
 		b.WriteString(sep + c.text())
 	}
 	return b.String()
+}
+
+// Dark tells whether there was nothing to connect to: no address could be found or dialled.
+// A cluster is not dark that takes connections and does not answer, or refuses a login, or
+// whose addresses may not be dialled.
+func (e *OpenError) Dark() bool {
+	for _, c := range e.Causes {
+		dial, tried := errors.AsType[*net.OpError](c.Err)
+		_, unknown := errors.AsType[*net.DNSError](c.Err)
+		if !unknown && (!tried || dial.Op != "dial") {
+			return false
+		}
+	}
+	return true
 }
 
 // text names the address once: errors of connections and refusals name it
@@ -236,6 +253,33 @@ func (c *Cluster) reachable(ctx context.Context, meta *kmsg.MetadataResponse) er
 		return nil // some are inside, or that is not to be known without dialling
 	}
 	return fmt.Errorf("open cluster %s: no broker advertises an address inside the boundary: %w", c.alias, oneLine(refusals))
+}
+
+// Alive connects to every broker the cluster has named last, side by side, and says by
+// their ids which of them answer and which do not before the context ends.
+func (c *Cluster) Alive(ctx context.Context) (answer, silent []int32) {
+	c.mu.Lock()
+	brokers := maps.Clone(c.brokers)
+	c.mu.Unlock()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for id, addr := range brokers {
+		all.Go(func() {
+			conn, err := c.connect(ctx, id, addr)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				silent = append(silent, id)
+				return
+			}
+			conn.Close()
+			answer = append(answer, id)
+		})
+	}
+	all.Wait()
+	slices.Sort(answer)
+	slices.Sort(silent)
+	return answer, silent
 }
 
 // Distinct fails when two clusters are one and the same, whatever their

@@ -89,7 +89,7 @@ func (j *Journal) records(entries []Entry) (records []*kgo.Record, facts []Entry
 			})
 			size += int64(len(key) + len(value) + entryOverhead)
 			switch part.(type) {
-			case EpochRecord, Spans, Gap, Shift, Cut, Generation:
+			case EpochRecord, Spans, Gap, Shift, Shifts, Cut, Generation:
 				facts = append(facts, part)
 			}
 		}

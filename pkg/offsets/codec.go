@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"replicator/internal/fields"
 )
 
 // The binary form of an entry.
@@ -16,14 +18,11 @@ import (
 // strings carry their length as uvarint, times are milliseconds since 1970, topic ids 16 bytes.
 // The same entry always has the same bytes; a key in another form is refused, because compaction
 // would take it for another fact.
-const (
-	keyVersion = 1
-	maxString  = 1 << 15
-)
+const keyVersion = 1
 
 // valueVersions are the newest versions written and known, by kind.
 var valueVersions = map[Kind]int{
-	KindEpoch: 1, KindSpans: 1, KindPosition: 1, KindGap: 1, KindShift: 1, KindCut: 1, KindGeneration: 1, KindMerged: 1, KindTrim: 1,
+	KindEpoch: 1, KindSpans: 1, KindPosition: 1, KindGap: 1, KindShift: 1, KindCut: 1, KindGeneration: 1, KindMerged: 1, KindTrim: 1, KindShifts: 1,
 }
 
 // keyFields says which parts of a key a kind has beyond its lane.
@@ -47,7 +46,7 @@ func EncodeEntry(e Entry) (key, value []byte) {
 func appendKey(b []byte, k Key) []byte {
 	b = append(b, byte(k.Kind))
 	b = binary.AppendUvarint(b, keyVersion)
-	b = appendString(b, k.Lane.Topic)
+	b = fields.AppendString(b, k.Lane.Topic)
 	b = binary.AppendUvarint(b, uint64(uint32(k.Lane.Partition)))
 	writer, first, last := keyFields(k.Kind)
 	if writer {
@@ -71,22 +70,29 @@ func (e EpochRecord) appendValue(b []byte) []byte {
 	b = binary.AppendVarint(b, int64(e.SourceLeaderEpoch))
 	b = binary.BigEndian.AppendUint64(b, e.Digest)
 	b = appendTime(b, e.Time)
-	return appendString(b, e.Instance)
+	return fields.AppendString(b, e.Instance)
 }
 
 // appendValue writes the first span's source, then for each further span how many ordinals later
 // it begins and how many source offsets lie between the two runs. The first ordinal is in the key.
 func (e Spans) appendValue(b []byte) []byte {
+	return appendRuns(b, e.Runs)
+}
+
+// appendValue is that of spans, with target offsets.
+func (e Shifts) appendValue(b []byte) []byte { return appendRuns(b, e.spans()) }
+
+func appendRuns(b []byte, runs []Span) []byte {
 	b = binary.AppendUvarint(b, 1)
-	b = binary.AppendUvarint(b, uint64(len(e.Runs)))
-	for i, r := range e.Runs {
+	b = binary.AppendUvarint(b, uint64(len(runs)))
+	for i, r := range runs {
 		if i == 0 {
 			b = binary.AppendVarint(b, r.Source)
 			continue
 		}
-		ordinals := r.Ordinal - e.Runs[i-1].Ordinal
+		ordinals := r.Ordinal - runs[i-1].Ordinal
 		b = binary.AppendUvarint(b, uint64(ordinals))
-		b = binary.AppendUvarint(b, uint64(r.Source-e.Runs[i-1].Source-ordinals))
+		b = binary.AppendUvarint(b, uint64(r.Source-runs[i-1].Source-ordinals))
 	}
 	return b
 }
@@ -108,7 +114,7 @@ func (e Position) appendValue(b []byte) []byte {
 func (e Gap) appendValue(b []byte) []byte {
 	b = binary.AppendUvarint(b, 1)
 	b = binary.AppendVarint(b, e.To)
-	b = appendString(b, e.Reason)
+	b = fields.AppendString(b, e.Reason)
 	return appendTime(b, e.Time)
 }
 
@@ -128,7 +134,7 @@ func (e Cut) appendValue(b []byte) []byte {
 
 func (e Generation) appendValue(b []byte) []byte {
 	b = binary.AppendUvarint(b, 1)
-	b = appendString(b, e.Reason)
+	b = fields.AppendString(b, e.Reason)
 	return appendTime(b, e.Time)
 }
 
@@ -145,10 +151,6 @@ func appendNumbers(b []byte, numbers ...int64) []byte {
 	return b
 }
 
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
 func appendWriter(b []byte, w Writer) []byte {
 	return appendNumbers(b, w.ProducerID, int64(w.Epoch))
 }
@@ -161,32 +163,32 @@ func DecodeKey(key []byte) (Key, error) {
 		return Key{}, &CorruptError{Reason: "key is cut off"}
 	}
 	k := Key{Kind: Kind(key[0])}
-	d := decoder{b: key[1:]}
-	version := d.uvarint()
+	d := decoder{fields.Decode(key[1:])}
+	version := d.Uvarint()
 	known := valueVersions[k.Kind]
-	if d.bad == "" && (known == 0 || version != keyVersion) {
+	if d.Bad == "" && (known == 0 || version != keyVersion) {
 		if known != 0 {
 			known = keyVersion
 		}
 		return Key{}, &VersionError{Kind: k.Kind, Version: clampVersion(version), Known: known, Part: "key"}
 	}
-	k.Lane.Topic = d.string()
-	k.Lane.Partition = int32(d.upTo(math.MaxInt32))
+	k.Lane.Topic = d.String()
+	k.Lane.Partition = int32(d.UpTo(math.MaxInt32))
 	writer, first, last := keyFields(k.Kind)
 	if writer {
 		k.Writer = d.writer()
 	}
 	if first {
-		k.First = d.varint()
+		k.First = d.Varint()
 	}
 	if last {
-		k.Last = d.varint()
+		k.Last = d.Varint()
 	}
-	if d.end(); d.bad == "" && !bytes.Equal(appendKey(nil, k), key) {
-		d.bad = "not in its shortest form"
+	if d.End(); d.Bad == "" && !bytes.Equal(appendKey(nil, k), key) {
+		d.Bad = "not in its shortest form"
 	}
-	if d.bad != "" {
-		return Key{}, &CorruptError{Kind: k.Kind, Reason: "key " + d.bad}
+	if d.Bad != "" {
+		return Key{}, &CorruptError{Kind: k.Kind, Reason: "key " + d.Bad}
 	}
 	return k, nil
 }
@@ -201,180 +203,104 @@ func DecodeEntry(key, value []byte) (Entry, error) {
 	if value == nil {
 		return Deletion{Of: k}, nil
 	}
-	d := decoder{b: value}
-	version := d.uvarint()
-	if known := valueVersions[k.Kind]; d.bad == "" && version != uint64(known) {
+	d := decoder{fields.Decode(value)}
+	version := d.Uvarint()
+	if known := valueVersions[k.Kind]; d.Bad == "" && version != uint64(known) {
 		return nil, &VersionError{Kind: k.Kind, Version: clampVersion(version), Known: known, Part: "value"}
 	}
 	e := d.entry(k)
-	d.end()
-	if d.bad == "" {
-		d.bad = check(e)
+	d.End()
+	if d.Bad == "" {
+		d.Bad = check(e)
 	}
-	if d.bad == "" && e.Key() != k {
-		d.bad = "does not agree with its key"
+	if d.Bad == "" && e.Key() != k {
+		d.Bad = "does not agree with its key"
 	}
-	if d.bad != "" {
-		return nil, &CorruptError{Kind: k.Kind, Reason: fmt.Sprintf("value of %v: %s", k.Lane, d.bad)}
+	if d.Bad != "" {
+		return nil, &CorruptError{Kind: k.Kind, Reason: fmt.Sprintf("value of %v: %s", k.Lane, d.Bad)}
 	}
 	return e, nil
 }
 
 func clampVersion(v uint64) int { return int(min(v, math.MaxInt32)) }
 
-// decoder reads fields off a buffer; the first thing wrong stays in bad, and all reads after it
-// return zero.
-type decoder struct {
-	b   []byte
-	bad string
-}
+type decoder struct{ fields.Decoder }
 
 func (d *decoder) entry(k Key) Entry {
 	switch k.Kind {
 	case KindEpoch:
 		e := EpochRecord{Lane: k.Lane, Writer: k.Writer}
-		e.Generation = d.int32()
-		e.Ordinal, e.Source, e.Target = d.varint(), d.varint(), d.varint()
-		copy(e.SourceTopicID[:], d.take(16))
-		copy(e.TargetTopicID[:], d.take(16))
-		e.SourceLeaderEpoch = d.int32()
-		if b := d.take(8); b != nil {
+		e.Generation = d.Int32()
+		e.Ordinal, e.Source, e.Target = d.Varint(), d.Varint(), d.Varint()
+		copy(e.SourceTopicID[:], d.Take(16))
+		copy(e.TargetTopicID[:], d.Take(16))
+		e.SourceLeaderEpoch = d.Int32()
+		if b := d.Take(8); b != nil {
 			e.Digest = binary.BigEndian.Uint64(b)
 		}
-		e.Time, e.Instance = d.time(), d.string()
+		e.Time, e.Instance = d.Time(), d.String()
 		return e
 	case KindSpans, KindMerged:
 		return Spans{Lane: k.Lane, Writer: k.Writer, Merged: k.Kind == KindMerged, Runs: d.runs(k.First)}
+	case KindShifts:
+		e := Shifts{Lane: k.Lane, Writer: k.Writer}
+		for _, r := range d.runs(k.First) {
+			e.Runs = append(e.Runs, Jump{r.Ordinal, r.Source})
+		}
+		return e
 	case KindPosition:
 		e := Position{Lane: k.Lane, Writer: k.Writer}
-		e.Ordinal, e.Source, e.Target = d.varint(), d.varint(), d.varint()
-		e.SourceEnd, e.SourceLeaderEpoch, e.NewestTimestamp = d.varint(), d.int32(), d.varint()
-		e.Time = d.time()
-		if b := d.take(1); b != nil {
+		e.Ordinal, e.Source, e.Target = d.Varint(), d.Varint(), d.Varint()
+		e.SourceEnd, e.SourceLeaderEpoch, e.NewestTimestamp = d.Varint(), d.Int32(), d.Varint()
+		e.Time = d.Time()
+		if b := d.Take(1); b != nil {
 			e.Closed, e.Quiet = b[0]&1 != 0, b[0]&2 != 0
 			if b[0] > 3 {
-				d.bad = "has unknown flags"
+				d.Bad = "has unknown flags"
 			}
 		}
 		return e
 	case KindGap:
-		return Gap{Lane: k.Lane, Writer: k.Writer, From: k.First, To: d.varint(), Reason: d.string(), Time: d.time()}
+		return Gap{Lane: k.Lane, Writer: k.Writer, From: k.First, To: d.Varint(), Reason: d.String(), Time: d.Time()}
 	case KindShift:
-		return Shift{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Target: d.varint()}
+		return Shift{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Target: d.Varint()}
 	case KindCut:
-		e := Cut{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Source: d.varint(), Target: d.varint()}
-		for range d.count(2) {
+		e := Cut{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Source: d.Varint(), Target: d.Varint()}
+		for range d.Count(2) {
 			e.Lost = append(e.Lost, d.writer())
 		}
-		e.Time = d.time()
+		e.Time = d.Time()
 		return e
 	case KindTrim:
-		return Trim{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Source: d.varint(), Target: d.varint()}
+		return Trim{Lane: k.Lane, Writer: k.Writer, Ordinal: k.First, Source: d.Varint(), Target: d.Varint()}
 	default: // KindGeneration: DecodeKey lets no other through
 		if k.First > math.MaxInt32 {
-			d.bad = "has a generation out of range"
+			d.Bad = "has a generation out of range"
 		}
-		return Generation{Lane: k.Lane, Number: int32(k.First), Reason: d.string(), Time: d.time()}
+		return Generation{Lane: k.Lane, Number: int32(k.First), Reason: d.String(), Time: d.Time()}
 	}
 }
 
 func (d *decoder) runs(first int64) []Span {
-	n := d.count(2)
+	n := d.Count(2)
 	if n == 0 {
 		return nil
 	}
 	runs := make([]Span, n)
-	runs[0] = Span{Ordinal: first, Source: d.varint()}
+	runs[0] = Span{Ordinal: first, Source: d.Varint()}
 	for i := 1; i < n; i++ {
 		// Each at most 2^61, so that a sum beyond an int64 turns negative, which check finds.
-		ordinals := int64(d.upTo(1 << 61))
-		hole := int64(d.upTo(1 << 61))
+		ordinals := int64(d.UpTo(1 << 61))
+		hole := int64(d.UpTo(1 << 61))
 		runs[i] = Span{Ordinal: runs[i-1].Ordinal + ordinals, Source: runs[i-1].Source + ordinals + hole}
 	}
 	return runs
 }
 
-func (d *decoder) fail(what string) {
-	if d.bad == "" {
-		d.bad = what
-	}
-	d.b = nil
-}
-
-func (d *decoder) take(n int) []byte {
-	if d.bad != "" || len(d.b) < n {
-		d.fail("is cut off")
-		return nil
-	}
-	b := d.b[:n]
-	d.b = d.b[n:]
-	return b
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail("is cut off")
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.fail("is cut off")
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) upTo(limit uint64) uint64 {
-	v := d.uvarint()
-	if v > limit {
-		d.fail("has a number out of range")
-		return 0
-	}
-	return v
-}
-
-// count reads how many items follow, of which all but one take at least size bytes, so that a
-// short value cannot ask for much memory.
-func (d *decoder) count(size int) int {
-	v := d.uvarint()
-	if v > uint64(len(d.b))/uint64(size)+1 {
-		d.fail("is cut off")
-		return 0
-	}
-	return int(v)
-}
-
-func (d *decoder) int32() int32 {
-	v := d.varint()
-	if v != int64(int32(v)) {
-		d.fail("has a number out of range")
-	}
-	return int32(v)
-}
-
-func (d *decoder) string() string {
-	return string(d.take(int(d.upTo(maxString))))
-}
-
 func (d *decoder) writer() Writer {
-	id, epoch := d.varint(), d.varint()
+	id, epoch := d.Varint(), d.Varint()
 	if epoch != int64(int16(epoch)) {
-		d.fail("has an epoch out of range")
+		d.Fail("has an epoch out of range")
 	}
 	return Writer{ProducerID: id, Epoch: int16(epoch)}
-}
-
-func (d *decoder) time() time.Time { return time.UnixMilli(d.varint()).UTC() }
-
-func (d *decoder) end() {
-	if len(d.b) > 0 {
-		d.fail("has bytes left over")
-	}
 }

@@ -48,6 +48,8 @@ func oneOfEach() []Entry {
 		Generation{Lane: someLane, Number: 3, Reason: "the transaction log was lost", Time: someTime},
 		Trim{Lane: someLane, Writer: someWriter, Ordinal: 1100, Source: 1650, Target: 1303},
 		Deletion{Of: Spans{Lane: someLane, Writer: someWriter, Runs: []Span{{1000, 1501}}}.Key()},
+		EpochRecord{Lane: someLane, Writer: Writer{InverseProducer, 4}, Ordinal: 1200, Source: 1900, Target: 1700, SourceLeaderEpoch: -1, Time: someTime, Instance: "switchover 1"},
+		Shifts{Lane: someLane, Writer: Writer{InverseProducer, 4}, Runs: []Jump{{1200, 1702}, {1210, 1713}, {1500, 3000000000}}},
 	}
 }
 

@@ -7,11 +7,15 @@
 //   - The [Journal], a compacted topic on the target, holds facts about lanes: who opened a
 //     lane and where ([EpochRecord]), which source offsets the ordinals of a lane stand for
 //     ([Spans], written ahead of the records), how far a lane has come ([Position]), and what
-//     went differently ([Gap], [Shift], [Cut], [Generation]). [Trim] stands in for what the source no longer
+//     went differently ([Gap], [Shift], [Shifts], [Cut], [Generation]). [Trim] stands in for what the source no longer
 //     holds and the journal need not keep.
 //   - [LaneState] is what those facts say of one lane: a pure function of the set of facts, in
 //     whatever order they arrived. It is the offset map, with lookups both ways: what lies below a
 //     trim is not known, and a [Translation] says so.
+//
+// Where a pair switches over, the link of the other direction has to know what this one copied:
+// [LaneState.Inverse] turns a lane's facts round, and they become those of a writer of their own
+// ([InverseProducer]) in the other journal. [LaneState.Strand] notes what was never copied.
 //
 // Facts never change. The key of an entry holds lane, writer and first ordinal, so compaction
 // loses none, and a fenced daemon's late entry overwrites none. (A position is the one entry a

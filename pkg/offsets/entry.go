@@ -2,7 +2,10 @@ package offsets
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"replicator/internal/fields"
 )
 
 // Lane names the pipeline of one source partition by the source's topic and partition.
@@ -23,8 +26,8 @@ type Writer struct {
 // String returns "4711/3".
 func (w Writer) String() string { return fmt.Sprintf("%d/%d", w.ProducerID, w.Epoch) }
 
-// Entry is one fact of the journal: [EpochRecord], [Spans], [Position], [Gap], [Shift], [Cut],
-// [Generation], [Trim], or a [Deletion] of one of them.
+// Entry is one fact of the journal: [EpochRecord], [Spans], [Position], [Gap], [Shift], [Shifts],
+// [Cut], [Generation], [Trim], or a [Deletion] of one of them.
 type Entry interface {
 	// Key is what the journal's compaction goes by.
 	Key() Key
@@ -59,6 +62,7 @@ const (
 	KindGeneration Kind = 7
 	KindMerged     Kind = 8
 	KindTrim       Kind = 9
+	KindShifts     Kind = 10
 )
 
 // String returns the kind's name as errors and tools print it.
@@ -82,12 +86,15 @@ func (k Kind) String() string {
 		return "merged spans"
 	case KindTrim:
 		return "trim"
+	case KindShifts:
+		return "shifts"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
 // EpochRecord says that a writer opened the lane: its control record stands on the target at
-// Target-1, and all that stands before it is final.
+// Target-1, and all that stands before it is final. That of an inverse ([Writer.Inverse]) has no
+// control record: it says where what the link of the other direction copied begins.
 type EpochRecord struct {
 	Lane
 	Writer
@@ -129,7 +136,7 @@ type Position struct {
 	SourceEnd               int64     // next: the source's high watermark
 	SourceLeaderEpoch       int32     // of the last record copied, -1 if unknown
 	NewestTimestamp         int64     // of the records copied, milliseconds since 1970, -1 if none
-	Time                    time.Time // millisecond precision
+	Time                    time.Time // when SourceEnd was asked for, millisecond precision
 	Closed                  bool      // clean stop, nothing is in flight
 	Quiet                   bool      // no request of an earlier epoch can still be alive
 }
@@ -143,12 +150,31 @@ type Gap struct {
 	Time     time.Time // millisecond precision
 }
 
+// strandedReason begins the reason of a gap of stranded records; what was decided about them follows.
+const strandedReason = "stranded: "
+
+// Stranded reports whether the gap is of records that the source took after it was given up.
+func (e Gap) Stranded() bool { return strings.HasPrefix(e.Reason, strandedReason) }
+
 // Shift was found in the target's log: from Ordinal on the writer's record with ordinal o lies
 // at target offset Target + (o - Ordinal), because something that is not ours stands before it.
 type Shift struct {
 	Lane
 	Writer
 	Ordinal, Target int64
+}
+
+// Jump begins a run on the target: from Ordinal on the record with ordinal o lies at the target
+// offset Target + (o - Ordinal), until the next jump or epoch of the lane.
+type Jump struct{ Ordinal, Target int64 }
+
+// Shifts are many shifts in one entry, at least one. Only an inverse has them, where every hole of
+// the other direction's source is one; its writer has no single shifts. Ordinals grow, and between
+// two jumps target offsets grow faster than ordinals.
+type Shifts struct {
+	Lane
+	Writer
+	Runs []Jump
 }
 
 // Cut says that the target lost its tail: everything from Ordinal on is gone. It counts together
@@ -211,6 +237,15 @@ func (e Shift) Key() Key {
 	return Key{Kind: KindShift, Lane: e.Lane, Writer: e.Writer, First: e.Ordinal}
 }
 
+// Key holds the first jump's ordinal.
+func (e Shifts) Key() Key {
+	k := Key{Kind: KindShifts, Lane: e.Lane, Writer: e.Writer}
+	if len(e.Runs) > 0 {
+		k.First = e.Runs[0].Ordinal
+	}
+	return k
+}
+
 // Key holds the ordinal.
 func (e Cut) Key() Key { return Key{Kind: KindCut, Lane: e.Lane, Writer: e.Writer, First: e.Ordinal} }
 
@@ -229,7 +264,7 @@ func (e Deletion) Key() Key { return e.Of }
 // journal ask the same.
 func check(e Entry) string {
 	k := e.Key()
-	if k.Lane.Topic == "" || len(k.Lane.Topic) > maxString || k.Lane.Partition < 0 {
+	if k.Lane.Topic == "" || len(k.Lane.Topic) > fields.MaxString || k.Lane.Partition < 0 {
 		return "lane without topic or partition"
 	}
 	if k.First < 0 || k.Last < 0 {
@@ -242,6 +277,8 @@ func check(e Entry) string {
 		}
 	case Spans:
 		return checkRuns(e.Runs)
+	case Shifts:
+		return checkRuns(e.spans())
 	case Position:
 		if e.Ordinal < 0 || e.Source < 0 || e.Target < 0 {
 			return "negative ordinal or offset"
@@ -264,6 +301,15 @@ func check(e Entry) string {
 		}
 	}
 	return ""
+}
+
+// spans returns the jumps as what they are to a map of ordinals: spans of target offsets.
+func (e Shifts) spans() []Span {
+	spans := make([]Span, len(e.Runs))
+	for i, r := range e.Runs {
+		spans[i] = Span{r.Ordinal, r.Target}
+	}
+	return spans
 }
 
 func checkRuns(runs []Span) string {

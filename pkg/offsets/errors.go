@@ -63,8 +63,11 @@ type TopicError struct {
 func (e *TopicError) Error() string { return fmt.Sprintf("use journal %s: %s", e.Topic, e.Reason) }
 
 // right adds to a refused authorization what has to be granted on the journal's
-// topic; other errors stay as they are.
+// topic, and to a refused time what is wrong; other errors stay as they are.
 func right(err error, operation, topic string) error {
+	if errors.Is(err, kerr.InvalidTimestamp) {
+		return fmt.Errorf("%w; the clocks of this machine and of the target's brokers are too far apart, set them right (NTP)", err)
+	}
 	if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
 		return fmt.Errorf("%w; grant %s on topic %s", err, operation, topic)
 	}

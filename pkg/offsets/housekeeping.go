@@ -29,9 +29,12 @@ func (l *lane) compactedBut(sourceStart, keep int64) (write, remove []Entry) {
 		return nil, nil
 	}
 	newest := v.epochs[len(v.epochs)-1]
-	counts := map[Writer]bool{}
+	counts, newestInverse := map[Writer]bool{}, int16(-1)
 	for _, e := range v.epochs {
 		counts[e.Writer] = true
+		if e.Inverse() {
+			newestInverse = max(newestInverse, e.Epoch)
+		}
 	}
 	// Writers lost with the target's tail go first and alone: what says that they are lost is
 	// removed in a later round, when they are surely gone.
@@ -57,9 +60,11 @@ func (l *lane) compactedBut(sourceStart, keep int64) (write, remove []Entry) {
 	for _, w := range l.writerNames() {
 		f := l.writers[w]
 		switch {
-		case trimmed[w], f.epoch == nil && w.ProducerID == newest.ProducerID && w.Epoch < newest.Epoch:
+		case trimmed[w], f.epoch == nil && w.ProducerID == newest.ProducerID && w.Epoch < newest.Epoch,
+			f.epoch == nil && w.Inverse() && w.Epoch < newestInverse:
 			// The second kind is what a trim that was cut short has left, or a fenced writer
-			// that never came to its epoch record.
+			// that never came to its epoch record; the third an inverse that was written in part
+			// and then anew.
 			remove = append(remove, l.allOf(w)...)
 			continue
 		case f.epoch != nil && f.position != nil && v.position != nil && w != newest.Writer:
@@ -125,9 +130,11 @@ func (v *view) trims(sourceStart, keep int64) map[Writer]Trim {
 // chunksBelow counts the chunks that say nothing of the ordinal and those above.
 func (f *writer) chunksBelow(ordinal int64) int {
 	n := 0
-	for _, c := range f.chunks {
-		if c.last < ordinal {
-			n++
+	for _, chunks := range [][]chunk{f.chunks, f.targets.chunks} {
+		for _, c := range chunks {
+			if c.last < ordinal {
+				n++
+			}
 		}
 	}
 	return n
@@ -139,6 +146,11 @@ func (l *lane) useless(w Writer, below int64) (gone []Entry) {
 	for _, c := range f.chunks {
 		if c.last < below {
 			gone = append(gone, Deletion{Of: l.chunkKey(w, c)})
+		}
+	}
+	for _, c := range f.targets.chunks {
+		if c.last < below {
+			gone = append(gone, Deletion{Of: l.shiftsKey(w, c)})
 		}
 	}
 	for _, s := range f.shifts {
@@ -192,6 +204,9 @@ func (l *lane) allOf(w Writer) []Entry {
 	for _, c := range f.chunks {
 		gone = append(gone, Deletion{Of: l.chunkKey(w, c)})
 	}
+	for _, c := range f.targets.chunks {
+		gone = append(gone, Deletion{Of: l.shiftsKey(w, c)})
+	}
 	for _, t := range f.trims {
 		gone = append(gone, Deletion{Of: t.Key()})
 	}
@@ -225,6 +240,10 @@ func (l *lane) chunkKey(w Writer, c chunk) Key {
 		k.Kind, k.Last = KindMerged, c.last
 	}
 	return k
+}
+
+func (l *lane) shiftsKey(w Writer, c chunk) Key {
+	return Key{Kind: KindShifts, Lane: l.name, Writer: w, First: c.first}
 }
 
 // mergeable merges runs of small adjacent chunks of a writer. What a chunk holds is fixed by its

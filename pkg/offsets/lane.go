@@ -21,11 +21,17 @@ type lane struct {
 type writer struct {
 	epoch    *EpochRecord
 	position *Position
-	spans    spanMap
-	chunks   []chunk // the entries spans came in, by first ordinal
+	chunked          // its source offsets
+	targets  chunked // its target offsets, of an inverse only
 	shifts   []Shift // by ordinal, never changed in place
 	trims    []Trim  // by ordinal; the last one counts
-	err      error   // its spans contradict each other
+}
+
+// chunked is a map from ordinals to the offsets of one side, and the entries it came in.
+type chunked struct {
+	spans  spanMap
+	chunks []chunk // by first ordinal
+	err    error   // its spans contradict each other
 }
 
 // chunk is one entry of spans: the ordinals of its first and last one.
@@ -56,7 +62,11 @@ func (l *lane) apply(e Entry) {
 		l.writer(e.Writer).epoch = &e
 	case Spans:
 		k := e.Key()
-		l.writer(e.Writer).addSpans(chunk{first: k.First, last: e.Runs[len(e.Runs)-1].Ordinal, merged: e.Merged}, e.Runs)
+		w := l.writer(e.Writer)
+		w.add(chunk{first: k.First, last: e.Runs[len(e.Runs)-1].Ordinal, merged: e.Merged}, e.Runs, w.trimmed())
+	case Shifts:
+		w := l.writer(e.Writer)
+		w.targets.add(chunk{first: e.Runs[0].Ordinal, last: e.Runs[len(e.Runs)-1].Ordinal}, e.spans(), w.trimmed())
 	case Position:
 		known := l.writers[e.Writer] != nil
 		l.writer(e.Writer).position = &e
@@ -118,11 +128,13 @@ func (l *lane) remove(k Key) {
 	case KindShift:
 		w.shifts = w.withoutShift(k.First)
 	case KindSpans, KindMerged:
-		w.removeSpans(k)
+		w.remove(k, w.trimmed())
+	case KindShifts:
+		w.targets.remove(k, w.trimmed())
 	case KindTrim:
 		w.trims = slices.DeleteFunc(w.trims, func(t Trim) bool { return t.Ordinal == k.First })
 	}
-	if w.epoch == nil && w.position == nil && len(w.shifts) == 0 && len(w.chunks) == 0 && len(w.trims) == 0 {
+	if w.epoch == nil && w.position == nil && len(w.shifts) == 0 && len(w.chunks) == 0 && len(w.targets.chunks) == 0 && len(w.trims) == 0 {
 		delete(l.writers, k.Writer)
 	}
 }
@@ -137,13 +149,14 @@ func (w *writer) withoutShift(ordinal int64) []Shift {
 	return kept
 }
 
-func (w *writer) addSpans(c chunk, runs []Span) {
+// add takes in a chunk. Nothing of it counts below the ordinal trimmed.
+func (w *chunked) add(c chunk, runs []Span, trimmed int64) {
 	if n := len(w.chunks); n == 0 || w.chunks[n-1].first < c.first {
 		w.chunks = append(w.chunks, c)
 	} else {
 		w.insertChunk(c)
 	}
-	for len(runs) > 0 && runs[0].Ordinal < w.trimmed() {
+	for len(runs) > 0 && runs[0].Ordinal < trimmed {
 		runs = runs[1:]
 	}
 	if len(runs) == 0 {
@@ -158,12 +171,12 @@ func (w *writer) addSpans(c chunk, runs []Span) {
 	if w.spans.holds(runs) {
 		return
 	}
-	w.rebuild(append(w.spans.all(), runs...))
+	w.rebuild(append(w.spans.all(), runs...), trimmed)
 }
 
 // insertChunk puts a chunk that came late or twice in its place. The slice is not shared with
 // snapshots.
-func (w *writer) insertChunk(c chunk) {
+func (w *chunked) insertChunk(c chunk) {
 	at, _ := slices.BinarySearchFunc(w.chunks, c.first, func(a chunk, first int64) int { return cmp.Compare(a.first, first) })
 	for i := at; i < len(w.chunks) && w.chunks[i].first == c.first; i++ {
 		if have := w.chunks[i]; have.merged == c.merged && (have.last == c.last || !c.merged) {
@@ -191,24 +204,26 @@ func (w *writer) addTrim(t Trim) {
 		return
 	}
 	w.trims = slices.Insert(w.trims, i, t)
-	if w.err != nil {
-		w.rebuild(w.spans.all())
+	for _, m := range []*chunked{&w.chunked, &w.targets} {
+		if m.err != nil {
+			m.rebuild(m.spans.all(), w.trimmed())
+		}
+		m.spans.dropBelow(w.trimmed())
 	}
-	w.spans.dropBelow(w.trimmed())
 }
 
 // rebuild makes the map anew from spans in any order, some of them twice.
-func (w *writer) rebuild(spans []Span) {
+func (w *chunked) rebuild(spans []Span, trimmed int64) {
 	slices.SortFunc(spans, func(a, b Span) int {
 		return cmp.Or(cmp.Compare(a.Ordinal, b.Ordinal), cmp.Compare(a.Source, b.Source))
 	})
 	w.spans, w.err = spanMap{}, nil
 	for i, s := range spans {
-		if i > 0 && s == spans[i-1] || s.Ordinal < w.trimmed() {
+		if i > 0 && s == spans[i-1] || s.Ordinal < trimmed {
 			continue
 		}
 		if !w.spans.follows(s) {
-			w.err = fmt.Errorf("spans contradict each other: ordinal %d is source offset %d and does not follow ordinal %d, source offset %d",
+			w.err = fmt.Errorf("spans contradict each other: ordinal %d is offset %d and does not follow ordinal %d, offset %d",
 				s.Ordinal, s.Source, w.spans.last().Ordinal, w.spans.last().Source)
 			continue
 		}
@@ -216,9 +231,9 @@ func (w *writer) rebuild(spans []Span) {
 	}
 }
 
-// removeSpans takes a chunk out. Its spans stay as far as other chunks hold them, which is how
+// remove takes a chunk out. Its spans stay as far as other chunks hold them, which is how
 // chunks are merged: the merged one is written first, then what it holds is removed.
-func (w *writer) removeSpans(k Key) {
+func (w *chunked) remove(k Key, trimmed int64) {
 	at := slices.IndexFunc(w.chunks, func(c chunk) bool {
 		return c.first == k.First && c.merged == (k.Kind == KindMerged) && (!c.merged || c.last == k.Last)
 	})
@@ -227,7 +242,7 @@ func (w *writer) removeSpans(k Key) {
 	}
 	gone := w.chunks[at]
 	w.chunks = slices.Delete(w.chunks, at, at+1)
-	if gone.last < w.trimmed() {
+	if gone.last < trimmed {
 		return // nothing of it counted
 	}
 	held := func(ordinal int64) bool {
@@ -242,7 +257,7 @@ func (w *writer) removeSpans(k Key) {
 			spans = append(spans, s)
 		}
 	}
-	w.rebuild(spans)
+	w.rebuild(spans, trimmed)
 }
 
 // maxEpochs returns the highest epoch any entry shows, by producer id.

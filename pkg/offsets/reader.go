@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"replicator/internal/pause"
 )
 
 const (
@@ -50,7 +52,7 @@ func (j *Journal) read() {
 					return
 				}
 			}
-			pause(j.ctx)
+			_ = pause.For(j.ctx, retryAfter)
 		}
 	}
 }
@@ -167,7 +169,7 @@ func (j *Journal) sync(ctx context.Context, partitions []int32) error {
 		if !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) && !errors.Is(err, errStale) {
 			return err
 		}
-		pause(ctx)
+		_ = pause.For(ctx, retryAfter)
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
@@ -255,16 +257,6 @@ func (j *Journal) probe(ctx context.Context, partition int32) error {
 		}
 	}
 	return nil
-}
-
-// pause waits before something is tried again, or for the end of ctx.
-func pause(ctx context.Context) {
-	t := time.NewTimer(retryAfter)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // fetchHook notes when a broker last answered a fetch.

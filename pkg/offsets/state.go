@@ -125,7 +125,7 @@ func (s LaneState) Bytes() int {
 func (s LaneState) mapBytes() int {
 	n := 0
 	for i := range s.view().segments {
-		n += s.v.segments[i].spans.bytes()
+		n += s.v.segments[i].sources.spans.bytes() + s.v.segments[i].targets.spans.bytes()
 	}
 	return n
 }

@@ -19,6 +19,7 @@ type Tail struct {
 	Start, End  int64  // of the target's log, next
 	Warning     string // the target has lost its tail: State ends with what is left
 	Err         error  // nothing can be said of the lane; State is then what the journal has
+	Unread      bool   // Err says why the log was not read in time; asking again may help
 }
 
 // ReadTails reads what the target's logs hold behind the lanes' journalled positions, which may be
@@ -29,8 +30,9 @@ type Tail struct {
 // target names a lane's topic on the target. Records of ours that the journal does not know, a
 // target topic made anew, and a log that was cut and written to since are errors of the lane. A log
 // that ends where the journal's position says is believed without a look at its last record.
-// Leaders that move are asked again until three quarters of ctx's time are over, or ctx ends; the
-// lanes that are left then have the last error. The error returned is that of the journal.
+// Leaders that move are asked again for 10 s, at most until three quarters of ctx's time are over,
+// or ctx ends; the lanes that are left then have the last error. The error returned is that of the
+// journal.
 func ReadTails(ctx context.Context, c *cluster.Cluster, j *Journal, target func(Lane) string, lanes []Lane) (map[Lane]Tail, error) {
 	r := tailReader{cluster: c}
 	for _, l := range lanes {
@@ -106,6 +108,7 @@ func (t *tailLog) tail(state LaneState) Tail {
 		return tail
 	}
 	if err := cmp.Or(t.err, state.Err()); err != nil {
+		tail.Unread = t.err != nil && !errors.As(t.err, new(refused))
 		return fail(err)
 	}
 	last, ok := state.Last()
@@ -138,6 +141,7 @@ func (t *tailLog) tail(state LaneState) Tail {
 func (t *tailLog) shortened(tail Tail, fail func(error) Tail) Tail {
 	known := t.before.view().end()
 	if now := tail.State.view().end(); now != known {
+		tail.Unread = true
 		return fail(errors.New("the log ended below the journalled position, which has moved since: read again"))
 	}
 	next, ok := tail.State.SourceOf(t.end)
@@ -212,6 +216,8 @@ func (t *tailLog) holdsLast(state LaneState, r logRun, end Point) error {
 	last, _ := state.Last()
 	p, ok := state.At(end.Ordinal - 1)
 	switch {
+	case last.Inverse():
+		return nil // nothing was appended since the lane was prepared: there is no record of ours to compare
 	case end.Target == last.Target:
 		if r.control && r.writer == last.Writer {
 			return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"replicator/internal/pause"
 	"replicator/pkg/cluster"
 	"replicator/pkg/wire"
 )
@@ -24,6 +25,11 @@ const (
 	tailAnswerBytes    = 8 << 20 // of one fetch; the frame lies in the cluster's pool
 	tailPartitionBytes = 1 << 20
 	emptyAnswers       = 20 // in a row, of a tenth of a second each: there is nothing more to read
+
+	// leaderPatience is how long leaders are waited for while no other log comes to its end: as
+	// long as a controller takes to miss a broker (broker.session.timeout.ms, 9 s by default).
+	// Where that was the only replica there is none for hours.
+	leaderPatience = 10 * time.Second
 )
 
 // refused is an answer that will not get better.
@@ -31,9 +37,10 @@ type refused struct{ error }
 
 func (e refused) Unwrap() error { return e.error }
 
-// read reads all logs. Those that could not be read when ctx ends keep the last error.
+// read reads all logs. Those that could not be read when ctx ends, or for whose leader has been
+// waited long enough, keep the last error.
 func (r *tailReader) read(ctx context.Context) {
-	for len(r.pending) > 0 {
+	for since := time.Now(); len(r.pending) > 0; {
 		byBroker := r.leaders(ctx)
 		var wg sync.WaitGroup
 		for broker, logs := range byBroker {
@@ -54,9 +61,15 @@ func (r *tailReader) read(ctx context.Context) {
 				left = append(left, t)
 			}
 		}
+		if len(left) < len(r.pending) {
+			since = time.Now()
+		}
 		r.pending = left
+		if len(left) > 0 && time.Since(since) > leaderPatience {
+			return
+		}
 		if len(left) > 0 {
-			pause(ctx)
+			_ = pause.For(ctx, retryAfter)
 		}
 		if ctx.Err() != nil {
 			for _, t := range left {
@@ -185,7 +198,9 @@ func (r *tailReader) readFrom(ctx context.Context, broker int32, logs []*tailLog
 		if err != nil {
 			return fmt.Errorf("fetch: %w", err)
 		}
-		empty++
+		if resp.Throttle == 0 || len(resp.Partitions) > 0 {
+			empty++
+		} // else we are over a quota, and such an answer says nothing of the logs
 		for i := range resp.Partitions {
 			p := &resp.Partitions[i]
 			if len(p.Records) > 0 || p.ErrorCode != 0 {

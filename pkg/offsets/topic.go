@@ -12,6 +12,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"replicator/internal/newtopic"
+	"replicator/internal/pause"
 )
 
 // topicFacts is what the journal's topic was when it was opened.
@@ -32,12 +35,12 @@ var errStale = errors.New("cluster's metadata is not settled")
 
 // topicSettings are what a new journal topic gets. The later a setting in the list, the sooner
 // it is left out for a cluster that does not take it.
-var topicSettings = []struct{ name, value string }{
-	{"cleanup.policy", "compact"},
-	{"min.insync.replicas", "2"},
-	{"compression.type", "producer"},
-	{"segment.bytes", strconv.Itoa(64 << 20)}, // compaction leaves the last segment alone, and a reader reads it all
-	{"unclean.leader.election.enable", "false"},
+var topicSettings = []newtopic.Setting{
+	{Name: "cleanup.policy", Value: "compact"},
+	{Name: newtopic.MinInSync, Value: "2"},
+	{Name: "compression.type", Value: "producer"},
+	{Name: "segment.bytes", Value: strconv.Itoa(64 << 20)}, // compaction leaves the last segment alone, and a reader reads it all
+	{Name: "unclean.leader.election.enable", Value: "false"},
 }
 
 // ensureTopic creates the journal's topic if it is missing and may be created, and checks what it is.
@@ -57,7 +60,7 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 		case errors.Is(t.Err, kerr.UnknownTopicOrPartition) && cfg.ReadOnly:
 			return topicFacts{}, &TopicError{Topic: cfg.Topic, Reason: "does not exist: no link of this name has copied to this cluster, or journal.topic is another"}
 		case errors.Is(t.Err, kerr.UnknownTopicOrPartition) && !created:
-			if err := createTopic(ctx, cfg, len(brokers)); err != nil {
+			if err := createTopic(ctx, cfg); err != nil {
 				return topicFacts{}, fmt.Errorf("create journal %s: %w", cfg.Topic, err)
 			}
 			created = true
@@ -69,7 +72,7 @@ func ensureTopic(ctx context.Context, cfg JournalConfig) (topicFacts, error) {
 			facts.warnings, err = checkTopic(ctx, cfg, t, len(brokers))
 			return facts, err
 		}
-		if pause(ctx); ctx.Err() != nil {
+		if pause.For(ctx, retryAfter) != nil {
 			return topicFacts{}, fmt.Errorf("open journal %s: wait for the topic's leaders: %w", cfg.Topic, ctx.Err())
 		}
 	}
@@ -94,31 +97,9 @@ func settled(t kadm.TopicDetail) bool {
 	return len(t.Partitions) > 0
 }
 
-func createTopic(ctx context.Context, cfg JournalConfig, brokers int) error {
-	replicas := cfg.ReplicationFactor
-	if replicas <= 0 {
-		replicas = -1 // the cluster's default
-		if brokers >= 3 {
-			replicas = 3
-		}
-	}
-	var err error
-	for n := len(topicSettings); n > 0; n-- {
-		settings := map[string]*string{}
-		for _, s := range topicSettings[:n] {
-			if s.name != "min.insync.replicas" || replicas >= 3 {
-				settings[s.name] = &s.value
-			}
-		}
-		_, err = cfg.Admin.CreateTopic(ctx, cfg.Partitions, replicas, settings, cfg.Topic)
-		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
-			return nil // another daemon was quicker
-		}
-		if !errors.Is(err, kerr.InvalidConfig) && !errors.Is(err, kerr.PolicyViolation) {
-			break
-		}
-	}
-	return fmt.Errorf("%d partitions, replication factor %d: %w", cfg.Partitions, replicas, right(err, "CREATE", cfg.Topic))
+func createTopic(ctx context.Context, cfg JournalConfig) error {
+	t := newtopic.Topic{Name: cfg.Topic, Partitions: cfg.Partitions, Replicas: cfg.ReplicationFactor, Settings: topicSettings}
+	return right(newtopic.Create(ctx, cfg.Admin, t), "CREATE", cfg.Topic)
 }
 
 // checkTopic returns what is less safe than it could be, and an error for what cannot work.

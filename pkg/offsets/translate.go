@@ -170,7 +170,7 @@ func (s LaneState) TranslateBack(target int64) Translation {
 	segment, p, f := v.ceilTarget(target)
 	seg := &v.segments[segment]
 	first := &v.epochs[0]
-	below := target < first.Target-1 // the control record of the first opening belongs to it
+	below := target < first.begin() // the control record of the first opening belongs to it
 	switch {
 	case below && first.Ordinal > 0:
 		t.To, t.Outcome, t.Reason = 0, Before, reasonTrimmed

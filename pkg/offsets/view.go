@@ -32,10 +32,16 @@ type segment struct {
 	// was trimmed.
 	base    Point
 	trimmed bool // what lies between the epoch record and base is not known
+	sources side
+	targets side    // of an inverse only
+	shifts  []Shift // at or above base, by ordinal; of all others
+}
+
+// side is where the records of a segment lie on one of the two sides, beyond its base.
+type side struct {
 	spans   spanMap
 	from    Span // the first span at or above base, if some is
 	spanned bool
-	shifts  []Shift // at or above base, by ordinal
 }
 
 // visible is an epoch whose source offsets, from source to where the next one of the list begins,
@@ -85,6 +91,7 @@ func (l *lane) build() *view {
 
 	// From the newest to the oldest: a later epoch's word on ordinals and source offsets counts.
 	end, sourceEnd := int64(never), int64(never)
+	var below []lost // gaps of later epochs that lie below where these begin: as of stranded records
 	v.ends = make([]int64, len(v.epochs))
 	for i := len(v.epochs) - 1; i >= 0; i-- {
 		e, w := v.epochs[i], l.writers[v.epochs[i].Writer]
@@ -92,14 +99,19 @@ func (l *lane) build() *view {
 		if e.Ordinal < end {
 			s := w.segment(i, end, sourceEnd)
 			v.segments = append(v.segments, s)
-			if err := cmp.Or(w.err, s.check(e)); err != nil && v.err == nil {
+			if err := cmp.Or(w.err, w.targets.err, s.check(e)); err != nil && v.err == nil {
 				v.err = fmt.Errorf("read offset map of %v: writer %v: %w", l.name, e.Writer, err)
 			}
 		}
 		if e.Source < sourceEnd {
-			v.bySource = append(v.bySource, visible{source: e.Source, epoch: i, segment: len(v.segments) - 1, gaps: v.lostBy(e.Writer)})
+			v.bySource = append(v.bySource, visible{source: e.Source, epoch: i, segment: len(v.segments) - 1, gaps: v.lostBy(e.Writer, below)})
 		}
 		end, sourceEnd = min(end, e.Ordinal), min(sourceEnd, e.Source)
+		for _, g := range v.gaps {
+			if g.Writer == e.Writer && g.From < e.Source {
+				below = append(below, lost{g.From, min(g.To, e.Source)})
+			}
+		}
 	}
 	slices.Reverse(v.segments)
 	slices.Reverse(v.bySource)
@@ -113,36 +125,51 @@ func (l *lane) build() *view {
 func (w *writer) segment(epoch int, end, sourceEnd int64) segment {
 	s := segment{
 		epoch: epoch, end: end, sourceEnd: sourceEnd,
-		base:  Point{w.epoch.Ordinal, w.epoch.Source, w.epoch.Target},
-		spans: w.spans, shifts: w.shifts,
+		base:   Point{w.epoch.Ordinal, w.epoch.Source, w.epoch.Target},
+		shifts: w.shifts,
 	}
 	if n := len(w.trims); n > 0 {
 		t := w.trims[n-1]
 		s.base, s.trimmed = Point{t.Ordinal, t.Source, t.Target}, true
 		i := sort.Search(len(s.shifts), func(i int) bool { return s.shifts[i].Ordinal > t.Ordinal })
 		s.shifts = s.shifts[i:]
-		s.from, s.spanned = w.spans.firstFrom(t.Ordinal)
-	} else if !w.spans.empty() {
+	}
+	s.sources, s.targets = w.spans.side(s.base.Ordinal, s.trimmed), w.targets.spans.side(s.base.Ordinal, s.trimmed)
+	return s
+}
+
+// side is the map as a segment uses it whose base has the given ordinal.
+func (m *spanMap) side(base int64, trimmed bool) side {
+	s := side{spans: *m}
+	switch {
+	case m.empty():
+	case trimmed:
+		s.from, s.spanned = m.firstFrom(base)
+	default:
 		s.spanned = true
-		s.from.Ordinal, s.from.Source = w.spans.start(0)
+		s.from.Ordinal, s.from.Source = m.start(0)
 	}
 	return s
 }
 
-// lostBy returns the gaps of a writer.
-func (v *view) lostBy(w Writer) []lost {
-	var all []lost
+// lostBy returns the gaps of a writer, and those given, by source offset; those that touch are one.
+func (v *view) lostBy(w Writer, more []lost) []lost {
+	all := slices.Clone(more)
 	for _, g := range v.gaps {
-		if g.Writer != w {
-			continue
+		if g.Writer == w {
+			all = append(all, lost{g.From, g.To})
 		}
-		if n := len(all); n > 0 && g.From <= all[n-1].to {
-			all[n-1].to = max(all[n-1].to, g.To)
-			continue
-		}
-		all = append(all, lost{g.From, g.To})
 	}
-	return all
+	slices.SortFunc(all, func(a, b lost) int { return cmp.Compare(a.from, b.from) })
+	joined := all[:0]
+	for _, g := range all {
+		if n := len(joined); n > 0 && g.from <= joined[n-1].to {
+			joined[n-1].to = max(joined[n-1].to, g.to)
+			continue
+		}
+		joined = append(joined, g)
+	}
+	return joined
 }
 
 // epochs returns the epoch records that count, by Target. One does not count when its control
@@ -176,9 +203,29 @@ func (l *lane) epochs() []EpochRecord {
 		}
 	}
 	slices.SortFunc(counting, func(a, b EpochRecord) int {
-		return cmp.Or(cmp.Compare(a.Target, b.Target), compareWriters(a.Writer, b.Writer))
+		return cmp.Or(cmp.Compare(a.Target, b.Target), compareBools(a.Inverse(), b.Inverse()), compareWriters(a.Writer, b.Writer))
 	})
 	return counting
+}
+
+// compareBools puts false first. An inverse comes after the opening that closed the lane, also
+// where the first record it stands for follows that opening's control record at once.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// begin is the first target offset that belongs to the epoch.
+func (e EpochRecord) begin() int64 {
+	if e.Inverse() {
+		return e.Target
+	}
+	return e.Target - 1 // its control record
 }
 
 func compareWriters(a, b Writer) int {
@@ -198,9 +245,16 @@ func (s *segment) check(e EpochRecord) error {
 		return fmt.Errorf("trim at ordinal %d, source offset %d, target offset %d contradicts its epoch, which begins at ordinal %d, source offset %d, target offset %d",
 			s.base.Ordinal, s.base.Source, s.base.Target, e.Ordinal, e.Source, e.Target)
 	}
-	if s.spanned && (s.from.Ordinal < s.base.Ordinal || s.from.Source-s.base.Source < s.from.Ordinal-s.base.Ordinal) {
+	if from := s.sources.from; !s.sources.follows(s.sourceBase()) {
 		return fmt.Errorf("span at ordinal %d, source offset %d contradicts its epoch or trim, which begins at ordinal %d, source offset %d",
-			s.from.Ordinal, s.from.Source, s.base.Ordinal, s.base.Source)
+			from.Ordinal, from.Source, s.base.Ordinal, s.base.Source)
+	}
+	if from := s.targets.from; !s.targets.follows(s.targetBase()) {
+		return fmt.Errorf("shift at ordinal %d, target offset %d contradicts its epoch or trim, which begins at ordinal %d, target offset %d",
+			from.Ordinal, from.Source, s.base.Ordinal, s.base.Target)
+	}
+	if s.targets.spanned && len(s.shifts) > 0 {
+		return fmt.Errorf("shift at ordinal %d stands alone beside those of an inverse", s.shifts[0].Ordinal)
 	}
 	ordinal, target := s.base.Ordinal, s.base.Target
 	for _, sh := range s.shifts {
@@ -215,15 +269,45 @@ func (s *segment) check(e EpochRecord) error {
 
 // sourceAt returns the source offset of a record of the segment, not below base.
 func (s *segment) sourceAt(ordinal int64) int64 {
+	return s.sources.at(s.sourceBase(), ordinal)
+}
+
+func (s *segment) sourceBase() Span { return Span{s.base.Ordinal, s.base.Source} }
+func (s *segment) targetBase() Span { return Span{s.base.Ordinal, s.base.Target} }
+
+// follows tells whether the first span can come after the base.
+func (s *side) follows(base Span) bool {
+	return !s.spanned || s.from.Ordinal >= base.Ordinal && s.from.Source-base.Source >= s.from.Ordinal-base.Ordinal
+}
+
+// at returns the offset of a record, not below base.
+func (s *side) at(base Span, ordinal int64) int64 {
 	if s.spanned && ordinal >= s.from.Ordinal {
-		source, _ := s.spans.source(ordinal)
-		return source
+		offset, _ := s.spans.source(ordinal)
+		return offset
 	}
-	return s.base.Source + ordinal - s.base.Ordinal
+	return base.Source + ordinal - base.Ordinal
+}
+
+// ceil returns the ordinal and the offset of the first record at or above an offset, not below base.
+func (s *side) ceil(base Span, offset int64) (ordinal, at int64) {
+	offset = max(offset, base.Source)
+	if s.spanned {
+		if offset >= s.from.Source {
+			return s.spans.ceil(offset)
+		}
+		if offset-base.Source >= s.from.Ordinal-base.Ordinal {
+			return s.from.Ordinal, s.from.Source
+		}
+	}
+	return base.Ordinal + offset - base.Source, offset
 }
 
 // targetAt returns the target offset of a record of the segment, not below base.
 func (s *segment) targetAt(ordinal int64) int64 {
+	if s.targets.spanned {
+		return s.targets.at(s.targetBase(), ordinal)
+	}
 	if len(s.shifts) > 0 {
 		i := sort.Search(len(s.shifts), func(i int) bool { return s.shifts[i].Ordinal > ordinal }) - 1
 		if i >= 0 {
@@ -240,20 +324,15 @@ func (s *segment) point(ordinal int64) Point {
 // ceilSource returns the ordinal and source offset of the first record at or above a source
 // offset, not below base; the ordinal is end or more when the segment has none.
 func (s *segment) ceilSource(source int64) (ordinal, at int64) {
-	source = max(source, s.base.Source)
-	if s.spanned {
-		if source >= s.from.Source {
-			return s.spans.ceil(source)
-		}
-		if source-s.base.Source >= s.from.Ordinal-s.base.Ordinal {
-			return s.from.Ordinal, s.from.Source
-		}
-	}
-	return s.base.Ordinal + source - s.base.Source, source
+	return s.sources.ceil(s.sourceBase(), source)
 }
 
 // ceilTarget returns the ordinal of the first record at or above a target offset, not below base.
 func (s *segment) ceilTarget(target int64) int64 {
+	if s.targets.spanned {
+		ordinal, _ := s.targets.ceil(s.targetBase(), target)
+		return ordinal
+	}
 	// The last shift that begins at or below it.
 	i := sort.Search(len(s.shifts), func(i int) bool { return s.shifts[i].Target > target })
 	ordinal, start := s.base.Ordinal, s.base.Target

@@ -100,6 +100,8 @@ type Packer struct {
 	next   int64 // next source offset behind all entries added
 	done   []Packed
 	err    error // why nothing can be added any more
+
+	visit func(Record) // takes the records instead, see Opener
 }
 
 // NewPacker returns a Packer.
@@ -315,6 +317,10 @@ func (p *Packer) setFull() {
 // put writes a record behind those of the batch being filled, or into the next
 // one.
 func (p *Packer) put(source, timestamp int64, body []byte) {
+	if p.visit != nil {
+		p.visit(Record{Offset: source, Timestamp: timestamp, Body: body})
+		return
+	}
 	if p.count > 0 && (len(p.staged)+maxRecordHead+len(body) > p.full || p.count == maxInt32) {
 		if p.flush(); p.err != nil {
 			return

@@ -119,6 +119,9 @@ func TestRepackedRecordsAreThoseOfTheSource(t *testing.T) {
 		if d := diffRecords(rebase(t, packed), want); d != "" {
 			rt.Fatal(d)
 		}
+		if d := diffOpened(entries, from, want); d != "" {
+			rt.Fatal("opened: ", d)
+		}
 		for i, b := range packed {
 			if size := len(b.Frame.Bytes()); cfg.MaxBytes > 0 && size > cfg.MaxBytes {
 				rt.Fatalf("batch of %d bytes, at most %d", size, cfg.MaxBytes)

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"replicator/internal/pause"
 	"replicator/pkg/wire"
 )
 
@@ -106,7 +107,7 @@ func (l *Link) connectAppender(a *appender) {
 	a.connecting = true
 	wait := backoff(a.failures, 50*time.Millisecond, 2*time.Second)
 	l.spawn(func(ctx context.Context) {
-		if a.failures > 0 && !sleep(ctx, wait) {
+		if a.failures > 0 && pause.For(ctx, wait) != nil {
 			return
 		}
 		conn, err := l.target.Connect(ctx, a.broker)
@@ -501,7 +502,7 @@ func (l *Link) refusedHint(ln *lane, it *item, err error) string {
 	case errors.Is(err, kerr.InvalidTimestamp) && it.newest > time.Now().UnixMilli():
 		return onTarget("message.timestamp.after.max.ms")
 	case errors.Is(err, kerr.InvalidTimestamp):
-		return onTarget("message.timestamp.before.max.ms")
+		return onTarget("message.timestamp.before.max.ms") + ", or set the clocks of its brokers right if they are behind"
 	}
 	return ""
 }

@@ -42,7 +42,7 @@ const backRead = 20000
 
 // readBarriers reads every lane's target partition until its own control record
 // is seen.
-func (l *Link) readBarriers(ctx context.Context, batch []*opening) {
+func (op *opener) readBarriers(ctx context.Context, batch []*opening) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTime)
 	defer cancel()
 	byBroker := map[int32][]*opening{}
@@ -52,7 +52,7 @@ func (l *Link) readBarriers(ctx context.Context, batch []*opening) {
 	var wg sync.WaitGroup
 	for broker, some := range byBroker {
 		wg.Go(func() {
-			if err := l.readBarriersOf(ctx, broker, some); err != nil {
+			if err := op.readBarriersOf(ctx, broker, some); err != nil {
 				for _, o := range some {
 					if o.log.marker < 0 && o.err == nil {
 						o.err = fmt.Errorf("read target up to our control record: %w", err)
@@ -64,8 +64,8 @@ func (l *Link) readBarriers(ctx context.Context, batch []*opening) {
 	wg.Wait()
 }
 
-func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*opening) error {
-	conn, err := l.target.ConnectWith(ctx, broker, l.openPool)
+func (op *opener) readBarriersOf(ctx context.Context, broker int32, batch []*opening) error {
+	conn, err := op.target.ConnectWith(ctx, broker, op.openPool)
 	if err != nil {
 		failAll(batch, err)
 		return nil
@@ -75,9 +75,12 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 	reading := map[partitionKey]*opening{}
 	for _, o := range batch {
 		o.log.marker, o.log.start = -1, -1
-		state := l.journal.State(o.key)
+		state := op.journal.State(o.key)
 		o.log.end = journalledEnd(state)
 		o.log.from = max(0, o.log.end-1) // the last record the journal knows of
+		if o.fromEnd {
+			o.log.end, o.log.from = 0, o.listedEnd
+		}
 		o.known = map[int64]bool{o.writer.ProducerID: true}
 		for _, e := range state.Epochs() {
 			o.known[e.ProducerID] = true
@@ -103,20 +106,20 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 				continue
 			}
 			// At the end of the log with nothing read: the last record is not there.
-			short := p.ErrorCode == 0 && len(p.Records) == 0 && len(o.log.batches) == 0 && o.log.from > 0 && p.HighWatermark <= o.log.from
+			short := !o.fromEnd && p.ErrorCode == 0 && len(p.Records) == 0 && len(o.log.batches) == 0 && o.log.from > 0 && p.HighWatermark <= o.log.from
 			if p.ErrorCode == kerr.OffsetOutOfRange.Code || short {
 				lost = append(lost, o)
 				continue
 			}
 			next := int64(-1)
-			if o.err = l.brokerSaid(p.ErrorCode, o.targetTopic); o.err == nil {
+			if o.err = op.brokerSaid(p.ErrorCode, o.targetTopic); o.err == nil {
 				o.log.start = p.LogStart
 				next, o.err = o.readOn(p.Records)
 			}
-			if o.err == nil && o.first && o.log.marker < 0 && o.log.holdsData() {
+			if o.err == nil && o.first && !o.fromEnd && o.log.marker < 0 && o.log.holdsData() {
 				// Nobody of ours wrote this. What there is of it need not all be read.
-				if !l.opts.AppendToExisting {
-					o.err = l.existingRecords(o)
+				if !op.opts.AppendToExisting {
+					o.err = op.existingRecords(o)
 				} else if !o.log.again {
 					o.log.again = true
 					lost = append(lost, o)
@@ -124,7 +127,7 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 				}
 			}
 			switch {
-			case o.err == nil && o.log.marker >= 0 && !o.log.again && l.tailLost(o):
+			case o.err == nil && o.log.marker >= 0 && !o.log.again && op.tailLost(o):
 				// What is left of ours lies further down.
 				o.log.again = true
 				o.log.from = max(o.log.start, o.log.marker-backRead)
@@ -139,7 +142,7 @@ func (l *Link) readBarriersOf(ctx context.Context, broker int32, batch []*openin
 		}
 		resp.Frame.Release()
 		if len(lost) > 0 {
-			if err := l.readElsewhere(ctx, conn, lost); err != nil {
+			if err := op.readElsewhere(ctx, conn, lost); err != nil {
 				return err
 			}
 			for _, o := range lost {
@@ -168,8 +171,11 @@ func journalledEnd(s offsets.LaneState) int64 {
 
 // tailLost says that the log ended below the journalled end before this opening
 // and those that failed since wrote their control records.
-func (l *Link) tailLost(o *opening) bool {
-	last, ok := l.journal.State(o.key).Last()
+func (op *opener) tailLost(o *opening) bool {
+	if o.fromEnd {
+		return false
+	}
+	last, ok := op.journal.State(o.key).Last()
 	return ok && o.log.endedAt(last, o.writer) < o.log.end
 }
 
@@ -190,13 +196,13 @@ func setRead(s *wire.FetchSession, o *opening, from int64) {
 	s.Set(o.targetTopic, o.targetID, o.key.Partition, wire.FetchPosition{Offset: from, LeaderEpoch: -1, LastEpoch: -1, MaxBytes: 1 << 20})
 }
 
-func (l *Link) brokerSaid(code int16, topic string) error {
-	return l.targetRight(kerr.ErrorForCode(code), "READ", topic)
+func (op *opener) brokerSaid(code int16, topic string) error {
+	return op.targetRight(kerr.ErrorForCode(code), "READ", topic)
 }
 
 // readElsewhere decides where to read when the journalled end is not in the log:
 // retention has passed it, or the log lost its tail.
-func (l *Link) readElsewhere(ctx context.Context, conn *wire.Conn, batch []*opening) error {
+func (op *opener) readElsewhere(ctx context.Context, conn *wire.Conn, batch []*opening) error {
 	for _, o := range batch {
 		start, err := listOffset(ctx, conn, o, -2)
 		if err != nil {
@@ -208,7 +214,7 @@ func (l *Link) readElsewhere(ctx context.Context, conn *wire.Conn, batch []*open
 		}
 		tail := max(start, end-backRead)
 		switch {
-		case o.first && o.log.holdsData():
+		case o.first && !o.fromEnd && o.log.holdsData():
 			o.log.from = max(o.log.from, tail)
 		case o.log.from < start:
 			o.log.from = start

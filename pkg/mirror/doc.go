@@ -24,12 +24,21 @@
 // (link.go, lanes.go, append.go). Others work for it and talk to it alone:
 //
 //	fetcher     one a source broker: reads frames, routes batches    fetch.go, route.go
-//	opener      takes a batch of lanes through the steps of opening  open.go, barrier.go, recover.go
+//	opener      takes a batch of lanes through the steps of opening  open.go, opener.go, epoch.go, barrier.go, recover.go
 //	topology    watches topics and leaders, makes and grows topics   topology.go
 //	membership  the seat in the source's group that shares lanes     group.go
+//
+// A governed link also has one that watches the authority (authority.go) and, while
+// it is closed, the guard (guard.go).
 //
 // They reach the loop through channels (answers, fetched) and a mailbox of
 // functions; the loop never waits for the network. The rules of the lane
 // protocol are in DESIGN.md at the root and checked in internal/lanemodel: change
 // a rule there first.
+//
+// # Without a link
+//
+// Commands use the opener alone, on the target: Fence ends a link's lanes, Prove and
+// FenceAges ask the brokers what is left of that, Prepare makes a link go on behind
+// what the other direction copied. A Guard stands in for a link whose source is gone.
 package mirror

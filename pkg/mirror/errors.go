@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -46,18 +45,6 @@ func (e *hintError) Unwrap() error { return e.err }
 func backoff(failures int, base, limit time.Duration) time.Duration {
 	d := min(limit, base<<min(max(failures, 0), 16))
 	return d/2 + rand.N(d/2+1)
-}
-
-// sleep waits and says whether ctx is still alive.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // jitter is a random part of n.

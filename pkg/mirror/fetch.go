@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"replicator/internal/pause"
 	"replicator/pkg/wire"
 )
 
@@ -101,7 +102,8 @@ type fetching struct {
 // fetched is what one answer brought, routed.
 type fetched struct {
 	fetcher *fetcher
-	asked   int32 // how many bytes the answer was to have
+	asked   int32     // how many bytes the answer was to have
+	sent    time.Time // see scannedAnswer
 	lanes   []fetchedLane
 	items   []item
 }
@@ -137,7 +139,8 @@ type scanned struct {
 // scannedAnswer is an answer whose frame is held until it has been routed.
 type scannedAnswer struct {
 	frame   *wire.Frame
-	asked   int32 // bytes
+	asked   int32     // bytes
+	sent    time.Time // when it was asked for: what it says of ends is not older
 	parts   []scanned
 	aborted []wire.AbortedTxn // of all parts
 }
@@ -184,7 +187,7 @@ func (f *fetcher) run(ctx context.Context) {
 		}
 		f.link.inbox.post(func() { f.link.fetcherFailed(f, err) })
 		failures++
-		if !sleep(ctx, backoff(failures, 50*time.Millisecond, 2*time.Second)) {
+		if pause.For(ctx, backoff(failures, 50*time.Millisecond, 2*time.Second)) != nil {
 			return
 		}
 		f.apply(table, nil)
@@ -282,8 +285,10 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 	for _, fl := range table {
 		f.include(fl, session)
 	}
-	var spare [3]scannedAnswer // one being scanned, one waiting, one being routed
-	for turn := 0; ; turn++ {
+	// One is being scanned, one waiting, one being routed. Only an answer takes the next: turns
+	// without a fetch would come round to the one that is being routed.
+	var spare [3]scannedAnswer
+	for answered := 0; ; {
 		f.apply(table, session)
 		f.fetched = len(table)
 		if session.Len() == 0 {
@@ -300,15 +305,18 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 		if session.Len() < len(table) {
 			o.MaxWait = fetchMaxWaitShort
 		}
+		sent := time.Now()
 		resp, err := conn.Fetch(ctx, session, o)
 		if err != nil {
 			return worked, err
 		}
 		worked = true
-		a := &spare[turn%len(spare)]
+		a := &spare[answered%len(spare)]
+		a.sent = sent
 		f.scan(a, resp, table, session)
 		select {
 		case answers <- *a:
+			answered++
 		case <-ctx.Done():
 			resp.Frame.Release()
 			return worked, nil
@@ -383,7 +391,7 @@ func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
 	r := newRouter(f.link.pool, f.link.routing())
 	for a := range answers {
 		out := f.link.spareFetched()
-		out.fetcher, out.asked = f, a.asked
+		out.fetcher, out.asked, out.sent = f, a.asked, a.sent
 		for i := range a.parts {
 			sc := &a.parts[i]
 			p := &sc.part

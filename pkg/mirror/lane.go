@@ -48,6 +48,7 @@ const (
 	goalCopy    goal = iota // open again
 	goalHalt                // stay halted
 	goalRelease             // another daemon takes it over, or we stop
+	goalClose               // stay closed until the authority allows the link again
 )
 
 // lane is the pipeline of one source partition to its target partition. The
@@ -136,6 +137,7 @@ type lane struct {
 
 	// The source as last seen.
 	sourceEnd, sourceStable, sourceStart int64
+	endAsOf                              time.Time // when the answer was asked for that said so
 	lagSince                             time.Time // what the source had then is copied: the lag is no older
 	seenEnd                              int64     // source end at seenAt, the next lagSince
 	seenAt                               time.Time

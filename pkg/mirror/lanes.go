@@ -66,10 +66,7 @@ func (l *Link) drain(ln *lane, g goal, reason string) {
 // opens again, not before wait has passed. Nothing is ever sent again on a guess.
 func (l *Link) doubt(ln *lane, class string, err error, wait time.Duration) {
 	ln.clean = false
-	if ln.state == LaneDraining {
-		return
-	}
-	if ln.state == LaneHalted {
+	if ln.state == LaneDraining || ln.state == LaneHalted || ln.state == LaneClosed {
 		return
 	}
 	l.errors[class]++
@@ -84,11 +81,11 @@ func (l *Link) doubt(ln *lane, class string, err error, wait time.Duration) {
 
 // halt stops a lane for a person to look at. The others go on.
 func (l *Link) halt(ln *lane, reason string) {
-	if ln.state == LaneHalted || ln.goal == goalHalt {
+	if ln.state == LaneHalted || ln.state == LaneClosed || ln.goal == goalHalt {
 		return
 	}
 	l.event(EventHalted, ln, reason)
-	if ln.state == LaneDraining && ln.goal == goalRelease {
+	if ln.state == LaneDraining && (ln.goal == goalRelease || ln.goal == goalClose) {
 		return
 	}
 	l.drain(ln, goalHalt, reason)
@@ -122,18 +119,36 @@ func (l *Link) drained(ln *lane) {
 			l.removed(ln)
 			return
 		}
-		delete(l.dirty, ln) // nothing is written behind the last word
-		p := l.positionOf(ln)
-		p.Closed, p.Quiet = true, !time.Now().Before(ln.quietAt)
-		l.journal.Append(func(err error) {
-			l.inbox.post(func() {
-				if err != nil {
-					l.fail("journal", err)
-				}
-				l.removed(ln)
-			})
-		}, p)
+		l.lastWord(ln, func() { l.removed(ln) })
+	case goalClose:
+		ln.state = LaneClosed
+		if ln.clean {
+			l.lastWord(ln, func() {})
+		}
+		ln.clean, ln.validated = false, false
+		ln.sourceEnd, ln.sourceStable = -1, -1 // nobody looks any more: its lag is not known
+		l.detach(ln)
+		if !l.closed() { // allowed again meanwhile
+			ln.state = LaneWaiting
+			l.place(ln)
+		}
 	}
+}
+
+// lastWord journals where a lane stopped, with nothing in flight; done runs in the
+// loop when that is acknowledged or failed.
+func (l *Link) lastWord(ln *lane, done func()) {
+	delete(l.dirty, ln) // nothing is written behind it
+	p := l.positionOf(ln)
+	p.Closed, p.Quiet = true, !time.Now().Before(ln.quietAt)
+	l.journal.Append(func(err error) {
+		l.inbox.post(func() {
+			if err != nil {
+				l.fail("journal", err)
+			}
+			done()
+		})
+	}, p)
 }
 
 // removed forgets a lane.
@@ -172,6 +187,14 @@ func (ln *lane) dropQueuedFrom(l *Link) {
 // waits for. It is called again whenever something it may wait for has changed.
 func (l *Link) place(ln *lane) {
 	if ln.state != LaneWaiting || ln.goal == goalRelease || l.stopping || ln.queuedOpen || ln.opening {
+		return
+	}
+	if l.closed() {
+		l.closeLane(ln)
+		return
+	}
+	if why := l.barred(); why != "" {
+		ln.reason = why
 		return
 	}
 	t := l.topo
@@ -326,6 +349,20 @@ func (l *Link) openingFailed(ln *lane, o *opening, failed map[string]*failedOpen
 	var second *secondBarrierError
 	var halt *haltError
 	switch {
+	case errors.As(o.err, new(*closedError)):
+		// What an opener was told may be old by now: the loop closes the link when
+		// keepAuthority says so too.
+		ln.state, ln.reason = LaneWaiting, o.err.Error()
+		ln.notBefore = time.Now().Add(time.Second)
+		l.authoritySoon()
+		l.place(ln)
+		return
+	case errors.As(o.err, new(*unpreparedError)):
+		ln.state, ln.reason = LaneWaiting, o.err.Error()
+		// Soon at first: the journal's reader may only not have come to what was prepared.
+		ln.notBefore = time.Now().Add(backoff(ln.attempts, 500*time.Millisecond, unpreparedWait))
+		l.place(ln)
+		return
 	case errors.As(o.err, &second):
 		ln.barrierID, ln.barrierAt = second.producerID, second.at
 		ln.notBefore = second.at.t.Add(leaseWait)
@@ -425,7 +462,7 @@ func (l *Link) onFetched(f *fetched) {
 			l.doubt(ln, "chain", fmt.Errorf("fetched from source offset %d, expected %d", fl.from, ln.fetched), 0)
 			continue
 		}
-		l.noteEnds(ln, fl.end, fl.stable, fl.start)
+		l.noteEnds(ln, fl.end, fl.stable, fl.start, f.sent)
 		if ln.verify >= 0 && (ln.check == nil || fl.read > ln.check.source) {
 			ln.verify, ln.check = -1, nil // the source holds what was copied
 		}
@@ -561,9 +598,11 @@ func (l *Link) appenderShare(a *appender) int {
 	return min(max(a.window*maxRequestBytes+nearFetchBytes, 2*l.largest), int(l.pool.Limit()/2/int64(max(1, len(l.appenders)))))
 }
 
-func (l *Link) noteEnds(ln *lane, end, stable, start int64) {
+// noteEnds takes in the source's ends as an answer says that was asked for at sent.
+func (l *Link) noteEnds(ln *lane, end, stable, start int64, sent time.Time) {
 	t := time.Now()
 	if end >= 0 {
+		ln.endAsOf = sent
 		if stable > ln.sourceStable || stable >= end || ln.stuckSince.IsZero() {
 			ln.stuckSince = t
 		}
@@ -597,10 +636,16 @@ func (ln *lane) noteLag(end int64, t time.Time) {
 // markDirty has the lane's position journalled at the next tick.
 func (l *Link) markDirty(ln *lane) { l.dirty[ln] = struct{}{} }
 
+// positionOf is where the lane is. Its time is that of the source's end it names: what
+// the source may have taken since is what a failover might lose.
 func (l *Link) positionOf(ln *lane) offsets.Position {
+	asOf := ln.endAsOf
+	if asOf.IsZero() {
+		asOf = time.Now()
+	}
 	return offsets.Position{
 		Lane: ln.key, Writer: ln.writer, Ordinal: ln.ordinal, Source: ln.position, Target: ln.targetEnd,
-		SourceEnd: ln.sourceEnd, SourceLeaderEpoch: ln.posEpoch, NewestTimestamp: ln.newest, Time: time.Now(),
+		SourceEnd: ln.sourceEnd, SourceLeaderEpoch: ln.posEpoch, NewestTimestamp: ln.newest, Time: asOf,
 	}
 }
 

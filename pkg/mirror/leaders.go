@@ -22,7 +22,7 @@ import (
 // or has timed out after 30 s (request.timeout.ms of brokers): a broker of one
 // replica leaves such a request unanswered when one of its partitions is
 // missing. All that time the lane's next epoch is refused.
-func (l *Link) leadersThere(ctx context.Context, conns *brokerConns, batch []*opening) {
+func (op *opener) leadersThere(ctx context.Context, conns *brokerConns, batch []*opening) {
 	byBroker := map[int32][]*opening{}
 	for _, o := range batch {
 		byBroker[o.targetBroker] = append(byBroker[o.targetBroker], o)
@@ -32,7 +32,7 @@ func (l *Link) leadersThere(ctx context.Context, conns *brokerConns, batch []*op
 		wg.Go(func() {
 			conn, err := conns.get(ctx, broker)
 			if err == nil {
-				err = leaderHas(ctx, conn, some)
+				err = op.leaderHas(ctx, conn, some)
 			}
 			if err != nil {
 				failAll(some, fmt.Errorf("ask leaders of target partitions: %w", err))
@@ -46,7 +46,7 @@ func (l *Link) leadersThere(ctx context.Context, conns *brokerConns, batch []*op
 // not lead (yet).
 var errNotLed = errors.New("target broker does not lead the partition yet")
 
-func leaderHas(ctx context.Context, conn *wire.Conn, batch []*opening) error {
+func (op *opener) leaderHas(ctx context.Context, conn *wire.Conn, batch []*opening) error {
 	req := newEndsRequest()
 	of := map[partitionKey]*opening{}
 	for _, o := range batch {
@@ -60,9 +60,15 @@ func leaderHas(ctx context.Context, conn *wire.Conn, batch []*opening) error {
 	for _, t := range resp.(*kmsg.ListOffsetsResponse).Topics {
 		for _, p := range t.Partitions {
 			o := of[partitionKey{t.Topic, p.Partition}]
+			if o == nil {
+				continue
+			}
+			o.listedEnd = p.Offset
 			// What is not about the leader, a missing right, is told better by the step it stops.
-			if err := kerr.ErrorForCode(p.ErrorCode); o != nil && kerr.IsRetriable(err) {
+			if err := kerr.ErrorForCode(p.ErrorCode); kerr.IsRetriable(err) {
 				o.err = fmt.Errorf("%w: %w", errNotLed, err)
+			} else if o.fromEnd && err != nil {
+				o.err = fmt.Errorf("ask where the target partition ends: %w", op.targetRight(err, "DESCRIBE", o.targetTopic))
 			}
 		}
 	}

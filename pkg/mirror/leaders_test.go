@@ -16,6 +16,7 @@ import (
 // leads: the control record could not be written, and the transaction would stay
 // open until the coordinator's own time-out.
 func TestNoEpochIsTakenBeforeTheLeaderLeads(t *testing.T) {
+	t.Parallel()
 	src := fakeCluster(t, kfake.ClusterID("east-id"), kfake.SeedTopics(2, "orders"))
 	dst := fakeCluster(t, kfake.ClusterID("west-id"), kfake.SeedTopics(2, "orders"))
 	produce(t, src.ListenAddrs(), "orders", 2, 0, 10)

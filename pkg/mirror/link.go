@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,17 +21,10 @@ import (
 // Link copies one direction of a pair. Run does everything; Status may be asked
 // at any time.
 type Link struct {
-	opts     Options
-	filter   topicFilter
-	source   *cluster.Cluster
-	target   *cluster.Cluster
-	pool     *wire.Pool // data frames
-	openPool *wire.Pool // frames of openings, so that they never wait for data
-	log      *zap.Logger
-	instance string
-
-	journal *offsets.Journal
-	member  *membership
+	opener
+	source *cluster.Cluster
+	pool   *wire.Pool // data frames
+	member *membership
 
 	inbox    *mailbox
 	answers  chan answer
@@ -66,6 +60,16 @@ type Link struct {
 	stopping       bool
 	stopped        chan struct{}
 
+	authority        Authority // nil: the link is not governed
+	permission       Permission
+	permitted        bool // permission is known
+	authorityProblem string
+	askAuthority     chan struct{} // asks keepAuthority
+	appends          atomic.Bool   // for others than the loop, see Appends
+	shut             atomic.Bool   // the same, see Closed
+	guard            *renewer      // while closed
+	guardEnd         context.CancelFunc
+
 	routes      [nRoutes][nReasons][nCodecs]RouteCount
 	events      []Event
 	eventCounts map[string]int64
@@ -87,6 +91,8 @@ type Config struct {
 	Pool     *wire.Pool
 	Log      *zap.Logger
 	Instance string
+	// Authority governs the link; nil: it always appends.
+	Authority Authority
 }
 
 // New checks the options and makes a link; Run starts it.
@@ -100,12 +106,16 @@ func New(c Config) (*Link, error) {
 		return nil, fmt.Errorf("link %s: %w", o.Name, err)
 	}
 	return &Link{
-		opts: o, filter: filter, source: c.Source, target: c.Target, pool: c.Pool, openPool: wire.NewPool(16 << 20),
-		log: c.Log.With(zap.String("link", o.Name)), instance: c.Instance,
+		opener: opener{
+			opts: o, filter: filter, target: c.Target, openPool: wire.NewPool(16 << 20),
+			log: c.Log.With(zap.String("link", o.Name)), instance: c.Instance,
+		},
+		source: c.Source, pool: c.Pool,
 		inbox: newMailbox(), answers: make(chan answer, 16), fetchedc: make(chan *fetched), begun: make(chan struct{}), dead: make(chan struct{}),
 		lanes: map[offsets.Lane]*lane{}, appenders: map[int32]*appender{}, fetchers: map[int32]*fetcher{},
 		touched: map[*appender]struct{}{}, dirty: map[*lane]struct{}{}, refresh: make(chan struct{}, 1),
 		eventCounts: map[string]int64{}, errors: map[string]int64{}, latency: stats.NewLatency(), stopped: make(chan struct{}),
+		authority: c.Authority, askAuthority: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -119,10 +129,7 @@ const (
 // and journalled, the lanes are handed over, the group is left. It returns nil
 // after a clean stop, or what made it impossible to go on.
 func (l *Link) Run(ctx context.Context) error {
-	journal, err := offsets.OpenJournal(ctx, offsets.JournalConfig{
-		Client: l.target.NewClient, Admin: l.target.Admin(), Topic: l.opts.JournalTopic,
-		Partitions: l.opts.JournalPartitions, ReplicationFactor: journalReplication(l.opts.JournalReplicationFactor), Log: l.log,
-	})
+	journal, err := l.openJournal(ctx, false)
 	if err != nil {
 		close(l.dead) // no loop will answer Status
 		if ctx.Err() != nil {
@@ -140,6 +147,9 @@ func (l *Link) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l.ctx = inner
 	l.spawn(l.keepTopology)
+	if l.authority != nil {
+		l.spawn(l.keepAuthority)
+	}
 	l.member = l.join()
 	err = l.loop(ctx)
 	l.letGo()
@@ -286,6 +296,7 @@ func (l *Link) beginStop() {
 		return
 	}
 	l.stopping = true
+	l.stopGuard()
 	l.log.Info("stopping", zap.Int("lanes", len(l.lanes)))
 	deadline := time.Now().Add(stopTime)
 	l.releaseLanes(slices.Collect(maps.Keys(l.lanes)), func() {
@@ -384,6 +395,12 @@ func (l *Link) status() LinkStatus {
 			}
 		}
 	}
+	if l.permitted {
+		s.AuthorityEpoch = new(l.permission.Epoch)
+	}
+	if l.guard != nil {
+		s.Guard = l.guard.snapshot()
+	}
 	l.judge(&s)
 	return s
 }
@@ -395,6 +412,10 @@ func (l *Link) judge(s *LinkStatus) {
 	switch {
 	case l.stopping:
 		s.State, s.Reason = LinkStopping, "stopping"
+	case l.closed():
+		s.State, s.Reason = LinkClosed, l.permission.Why
+	case l.authorityProblem != "" || l.authority != nil && !l.permitted:
+		s.State, s.Reason = LinkDegraded, l.barred()
 	case l.topo == nil:
 		s.State, s.Reason = LinkStarting, "topics not known yet"
 	case len(l.topo.topics) == 0:
@@ -418,7 +439,7 @@ func (l *Link) judge(s *LinkStatus) {
 	default:
 		s.State = LinkCopying
 	}
-	s.Ready = s.State == LinkCopying || s.State == LinkDegraded && s.LaneStates[LaneCopying] > 0 && s.LaneStates[LaneHalted] == 0
+	s.Ready = s.State == LinkCopying || s.State == LinkClosed || s.State == LinkDegraded && s.LaneStates[LaneCopying] > 0 && s.LaneStates[LaneHalted] == 0
 }
 
 // nothingToCopy says why a link has no topic.

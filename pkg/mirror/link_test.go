@@ -41,11 +41,17 @@ func open(t *testing.T, alias string, addrs []string, pool *wire.Pool) *cluster.
 // startLink runs a link until the test ends or stop is called; stop returns what Run did.
 func startLink(t *testing.T, source, target []string, o mirror.Options) (l *mirror.Link, stop func() error) {
 	t.Helper()
+	return startGoverned(t, source, target, o, nil)
+}
+
+// startGoverned is startLink with an authority that the link obeys.
+func startGoverned(t *testing.T, source, target []string, o mirror.Options, a mirror.Authority) (l *mirror.Link, stop func() error) {
+	t.Helper()
 	pool := wire.NewPool(32 << 20)
 	o.From, o.To = "east", "west"
 	l, err := mirror.New(mirror.Config{
 		Options: o, Source: open(t, "east", source, pool), Target: open(t, "west", target, pool), Pool: pool,
-		Log: zaptest.NewLogger(t), Instance: "test",
+		Log: zaptest.NewLogger(t), Instance: "test", Authority: a,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +165,7 @@ func TestLinkCopiesATopic(t *testing.T) {
 // A lane's epoch is taken anew at a regular interval, under load, and its records
 // go on where they were. So does a second start.
 func TestEpochsAreTakenAnew(t *testing.T) {
+	t.Parallel()
 	src := fakeCluster(t, kfake.ClusterID("east-id"), kfake.SeedTopics(2, "orders"))
 	dst := fakeCluster(t, kfake.ClusterID("west-id"))
 	const rounds, n = 10, 400

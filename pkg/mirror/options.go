@@ -146,6 +146,16 @@ func (o Options) transactionalID(topic string, partition, generation int32) stri
 // internalTopics are never copied: Kafka's own, ours, and MirrorMaker's books.
 var internalTopics = regexp.MustCompile(`^(__.*|replicator\..*|mm2-.*\.internal|.*\.checkpoints\.internal)$`)
 
+// Match returns what decides whether a source topic of a name is copied.
+func (o Options) Match() (func(topic string) bool, error) {
+	o = o.withDefaults()
+	f, err := newTopicFilter(o)
+	if err != nil {
+		return nil, err
+	}
+	return func(topic string) bool { return f.match(topic) && o.Rename(topic) != "" }, nil
+}
+
 // topicFilter decides which topics are copied.
 type topicFilter struct {
 	include, exclude *regexp.Regexp

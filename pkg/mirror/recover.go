@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -29,11 +30,11 @@ type recovered struct {
 }
 
 // recover decides where the lane goes on, and whether it may.
-func (l *Link) recover(o *opening) error {
+func (op *opener) recover(o *opening) error {
 	if o.err != nil {
 		return o.err
 	}
-	state := l.journal.State(o.key)
+	state := op.journal.State(o.key)
 	if err := state.Err(); err != nil {
 		return haltf("journal of the lane is damaged: %v", err)
 	}
@@ -41,12 +42,12 @@ func (l *Link) recover(o *opening) error {
 		return fmt.Errorf("epoch %d of producer id %d was used before: taking another", o.writer.Epoch, o.writer.ProducerID)
 	}
 	if last, ok := state.Last(); ok {
-		if err := l.sameTopics(o, last); err != nil {
+		if err := op.sameTopics(o, last); err != nil {
 			return err
 		}
-		if last.ProducerID != o.writer.ProducerID && (o.barrierID != o.writer.ProducerID || o.barrierAt.since() < leaseWait) {
-			return &secondBarrierError{o.writer.ProducerID, o.fencedAt}
-		}
+	}
+	if err := op.secondBarrier(o, state); err != nil {
+		return err
 	}
 	last, opened := state.Last()
 	var r recovered
@@ -59,8 +60,8 @@ func (l *Link) recover(o *opening) error {
 			return err
 		}
 	}
-	if r.first && !l.opts.AppendToExisting && (o.log.start > 0 || o.log.holdsData()) {
-		return l.existingRecords(o)
+	if r.first && !op.opts.AppendToExisting && (o.log.start > 0 || o.log.holdsData()) {
+		return op.existingRecords(o)
 	}
 	if r.foreign > 0 {
 		o.events = append(o.events, Event{Kind: EventForeignWriter, Detail: fmt.Sprintf("%d records of another writer stand in target partition %s-%d", r.foreign, o.targetTopic, o.key.Partition)})
@@ -75,12 +76,27 @@ func (l *Link) recover(o *opening) error {
 	if o.follow >= 0 && o.follow < r.source {
 		r.source, r.sourceEpoch, r.verify, r.verifyEpoch = o.follow, -1, -1, -1
 	}
-	o.check = l.lastRecord(o, r)
+	o.check = op.lastRecord(o, r)
 	o.recovered = r
 	o.target = o.log.marker + 1
 	o.quiet = r.first
 	if p, ok := state.Position(); ok && p.Closed && p.Quiet && !r.beyond {
 		o.quiet = true
+	}
+	return nil
+}
+
+// secondBarrier says that the lane's last holder had another producer id, and its
+// lease was not waited out yet.
+func (op *opener) secondBarrier(o *opening, state offsets.LaneState) error {
+	for _, e := range slices.Backward(state.Epochs()) {
+		if e.ProducerID < 0 {
+			continue // of no broker: stands for what the link of the other direction copied
+		}
+		if e.ProducerID != o.writer.ProducerID && (o.barrierID != o.writer.ProducerID || o.barrierAt.since() < leaseWait) {
+			return &secondBarrierError{o.writer.ProducerID, o.fencedAt}
+		}
+		break
 	}
 	return nil
 }
@@ -93,12 +109,12 @@ type recordCheck struct {
 	digest uint64
 }
 
-func (l *Link) lastRecord(o *opening, r recovered) *recordCheck {
+func (op *opener) lastRecord(o *opening, r recovered) *recordCheck {
 	last := wire.Batch(o.log.last)
 	if !r.beyond || len(last) == 0 || r.source < 0 || r.verify < 0 || r.verifyEpoch < 0 {
 		return nil
 	}
-	p := wire.NewPacker(wire.PackConfig{MaxDecoded: l.opts.MaxDecodedBytes})
+	p := wire.NewPacker(wire.PackConfig{MaxDecoded: op.opts.MaxDecodedBytes})
 	digest, ok, err := p.Digest(last, last.LastOffset())
 	if !ok || err != nil {
 		return nil
@@ -108,9 +124,9 @@ func (l *Link) lastRecord(o *opening, r recovered) *recordCheck {
 
 // existingRecords refuses to begin where somebody else, or a link whose journal
 // is lost, has written before.
-func (l *Link) existingRecords(o *opening) error {
-	return haltf("target partition %s-%d holds or held records that the journal %s does not know: set append_to_existing to append behind them, or delete the target topic to copy it anew",
-		o.targetTopic, o.key.Partition, l.opts.JournalTopic)
+func (op *opener) existingRecords(o *opening) error {
+	return &unknownRecordsError{haltError{fmt.Sprintf("target partition %s-%d holds or held records that the journal %s does not know: set append_to_existing to append behind them, or delete the target topic to copy it anew",
+		o.targetTopic, o.key.Partition, op.opts.JournalTopic)}}
 }
 
 // anew is where a lane goes on whose target topic was made again: at the start of
@@ -125,7 +141,7 @@ func anew(state offsets.LaneState, last offsets.EpochRecord) recovered {
 }
 
 // sameTopics refuses to go on with a topic that was deleted and created again.
-func (l *Link) sameTopics(o *opening, last offsets.EpochRecord) error {
+func (op *opener) sameTopics(o *opening, last offsets.EpochRecord) error {
 	if o.restart {
 		return nil
 	}

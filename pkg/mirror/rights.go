@@ -28,8 +28,8 @@ func (l *Link) sourceRight(err error, operation, topic string) error {
 	return right(err, operation, "topic "+topic, l.opts.From)
 }
 
-func (l *Link) targetRight(err error, operation, topic string) error {
-	return right(err, operation, "topic "+topic, l.opts.To)
+func (op *opener) targetRight(err error, operation, topic string) error {
+	return right(err, operation, "topic "+topic, op.opts.To)
 }
 
 // listEach lists offsets of topics. kadm answers for none of them when one is

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
+	"replicator/internal/pause"
 	"replicator/pkg/offsets"
 )
 
@@ -72,7 +73,7 @@ func (l *Link) outOfRange(ln *lane) {
 	gen, at := ln.generation, ln.fetched
 	l.spawn(func(ctx context.Context) {
 		start, end, err := l.sourceRange(ctx, ln.key)
-		if err == nil && sleep(ctx, time.Second) {
+		if err == nil && pause.For(ctx, time.Second) == nil {
 			var start2, end2 int64
 			start2, end2, err = l.sourceRange(ctx, ln.key)
 			start, end = min(start, start2), max(end, end2)

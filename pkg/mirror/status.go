@@ -14,6 +14,7 @@ const (
 	LinkStarting LinkState = "starting" // the topics or the assignment are not known yet
 	LinkCopying  LinkState = "copying"  // every lane that is ours is copying, or has nothing to copy
 	LinkDegraded LinkState = "degraded" // some lanes are opening, waiting or halted
+	LinkClosed   LinkState = "closed"   // the other region is authoritative: nothing is appended, the fence is kept
 	LinkStopping LinkState = "stopping" // a clean stop is under way
 )
 
@@ -27,10 +28,11 @@ const (
 	LaneCopying  LaneState = "copying"  // open: appends whatever the source has
 	LaneDraining LaneState = "draining" // appends nothing new, waits for its answers
 	LaneHalted   LaneState = "halted"   // stopped by a fault that a person has to look at
+	LaneClosed   LaneState = "closed"   // the authority does not allow the link to append
 )
 
 // LaneStates lists all states, the worst first: the order of tables.
-var LaneStates = []LaneState{LaneHalted, LaneWaiting, LaneOpening, LaneDraining, LaneCopying}
+var LaneStates = []LaneState{LaneHalted, LaneWaiting, LaneOpening, LaneDraining, LaneClosed, LaneCopying}
 
 // LinkStatus is one direction of a pair as this daemon sees it: only the lanes
 // assigned to this daemon are in it.
@@ -41,7 +43,7 @@ type LinkStatus struct {
 	SourceID   string            `json:"source_cluster_id"`
 	TargetID   string            `json:"target_cluster_id"`
 	State      LinkState         `json:"state"`
-	Ready      bool              `json:"ready"`            // lanes assigned, target writable
+	Ready      bool              `json:"ready"`            // lanes assigned, target writable; or closed
 	Reason     string            `json:"reason,omitempty"` // why it is not ready, or degraded
 	LaneStates map[LaneState]int `json:"lane_states"`
 	// LagRecords is the sum over the lanes whose lag is known; LagSeconds is the
@@ -64,6 +66,10 @@ type LinkStatus struct {
 	// JournalAge is the time since the journal's newest position was acknowledged.
 	JournalAge *float64 `json:"journal_age_seconds,omitempty"`
 	Warnings   []string `json:"warnings,omitempty"` // what the target grants less than it should
+	// AuthorityEpoch is that of the pair's authority record as the target has it, 0:
+	// none was ever written. Absent: the link is not governed, or it is not known.
+	AuthorityEpoch *int64       `json:"authority_epoch,omitempty"`
+	Guard          *GuardStatus `json:"guard,omitempty"` // of a closed link
 }
 
 // LaneStatus is one lane. Offsets are next offsets.
@@ -134,6 +140,8 @@ const (
 	EventFenced        = "fenced"         // another holder took a lane of ours
 	EventRefused       = "refused"        // a record that can never be copied
 	EventHalted        = "halted"         // a lane stopped for a person to look at
+	EventClosed        = "closed"         // the other region was promoted: the link stopped
 	EventHanging       = "hanging"        // a transaction on the source stays open
 	EventTargetTopic   = "target_topic"   // the target topic is not as it should be
+	EventDifference    = "difference"     // source and target were compared and differ
 )

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/overquota"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
@@ -82,7 +83,7 @@ func (c *copied) transactions(n int) {
 		if err := p.Flush(c.t.Context()); err != nil {
 			c.t.Fatal(err)
 		}
-		if err := p.EndTransaction(c.t.Context(), kgo.TryCommit); err != nil {
+		if err := cluster.EndTransaction(c.t.Context(), p, kgo.TryCommit, "orders"); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -218,6 +219,7 @@ func (c *copied) tails(j *offsets.Journal) map[offsets.Lane]offsets.Tail {
 
 // The journal's position can be old.
 func TestTheTargetsLogSaysWhatTheJournalDoesNotKnowYet(t *testing.T) {
+	t.Parallel()
 	c := newCopied(t)
 	c.foreign() // before the lanes begin
 	c.transactions(30)
@@ -280,7 +282,46 @@ func TestTheTargetsLogSaysWhatTheJournalDoesNotKnowYet(t *testing.T) {
 	}
 }
 
+// A broker answers whoever is over a quota with nothing: that is not the end of a log.
+func TestAQuotaCutsNoTail(t *testing.T) {
+	t.Parallel()
+	c := newCopied(t)
+	c.transactions(30)
+	c.run(func() {})
+	j := c.journal(realJournal)
+	old := c.rewritten("old.journal", func(e offsets.Entry) offsets.Entry {
+		if _, ok := e.(offsets.Position); ok {
+			return nil
+		}
+		return e
+	})
+	left := overquota.Fetches(c.target, 60, time.Millisecond, func(f *kmsg.FetchRequest) bool { return f.MaxBytes == 8<<20 && f.MaxWaitMillis == 100 })
+	for l, tail := range c.tails(old) {
+		want, _ := j.State(l).Position()
+		if got, _ := tail.State.Position(); tail.Err != nil || got.Target != want.Target || want.Target == 0 {
+			t.Errorf("%v: read to target offset %d, want %d: %v", l, got.Target, want.Target, tail.Err)
+		}
+	}
+	if left.Load() != 0 {
+		t.Errorf("%d throttled answers are still to come", left.Load())
+	}
+	// Where there is not time enough, that is said: nothing is wrong with the lanes.
+	overquota.Fetches(c.target, 1000, time.Second, func(f *kmsg.FetchRequest) bool { return f.MaxBytes == 8<<20 && f.MaxWaitMillis == 100 })
+	hurried, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	tails, err := offsets.ReadTails(hurried, c.west, old, func(l offsets.Lane) string { return l.Topic }, old.Lanes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l, tail := range tails {
+		if tail.Err == nil || !tail.Unread {
+			t.Errorf("%v, of which there was no time to read: unread %v, %v", l, tail.Unread, tail.Err)
+		}
+	}
+}
+
 func TestALogWithoutItsTailIsTranslatedAsFarAsItGoes(t *testing.T) {
+	t.Parallel()
 	c := newCopied(t)
 	c.transactions(20)
 	c.run(func() {})
@@ -304,6 +345,7 @@ func TestALogWithoutItsTailIsTranslatedAsFarAsItGoes(t *testing.T) {
 }
 
 func TestRecordsThatTheJournalDoesNotKnowAreAnError(t *testing.T) {
+	t.Parallel()
 	c := newCopied(t)
 	c.transactions(5)
 	c.run(func() {})
@@ -329,6 +371,7 @@ func TestRecordsThatTheJournalDoesNotKnowAreAnError(t *testing.T) {
 }
 
 func TestATailOfAMissingTopicIsAnErrorOfItsLane(t *testing.T) {
+	t.Parallel()
 	c := newCopied(t)
 	c.transactions(1)
 	c.run(func() {})
@@ -345,7 +388,11 @@ func TestATailOfAMissingTopicIsAnErrorOfItsLane(t *testing.T) {
 		t.Fatal(err)
 	}
 	for l, want := range map[int32]string{0: "", 1: "", 2: "does not exist", 9: "has 3 partitions"} {
-		got := tails[offsets.Lane{Topic: "orders", Partition: l}].Err
+		tail := tails[offsets.Lane{Topic: "orders", Partition: l}]
+		got := tail.Err
+		if tail.Unread {
+			t.Errorf("partition %d: asking again is said to help with %v", l, got)
+		}
 		if (got == nil) != (want == "") || got != nil && !strings.Contains(got.Error(), want) {
 			t.Errorf("partition %d: %v, want %q", l, got, want)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
+	"replicator/internal/pause"
 	"replicator/pkg/offsets"
 )
 
@@ -169,7 +170,7 @@ func (l *Link) keepTopology(ctx context.Context) {
 		if err != nil {
 			wait = max(wait, time.Second)
 		}
-		if !sleep(ctx, wait) {
+		if pause.For(ctx, wait) != nil {
 			return
 		}
 		if err != nil {
@@ -238,8 +239,13 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 	if err != nil {
 		return nil, events, fmt.Errorf("list topics of %s: %w", l.opts.To, err)
 	}
-	changed, more := k.reconcile(ctx, t, from, dst)
-	events = append(events, more...)
+	appends := l.Appends() // whose link is closed makes and changes nothing on the target
+	changed := false
+	if appends {
+		var more []Event
+		changed, more = k.reconcile(ctx, t, from, dst)
+		events = append(events, more...)
+	}
 	if changed {
 		if dst, err = listTopics(ctx, l.target.Client(), names); err != nil {
 			return nil, events, fmt.Errorf("list topics of %s: %w", l.opts.To, err)
@@ -256,7 +262,7 @@ func (k *topologyKeeper) look(ctx context.Context) (*topology, []Event, error) {
 			tp.problem = fmt.Sprintf("target topic %s: %v", name, l.targetRight(d.err, "READ and WRITE", name))
 		}
 	}
-	if k.full {
+	if k.full && appends {
 		events = append(events, k.syncConfigs(ctx, t)...)
 		k.full = false
 	}

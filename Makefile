@@ -7,8 +7,12 @@ REPORT   := $(CURDIR)/build/real-kafka.txt
 GOLANGCI := v2.15.0
 FUZZTIME ?= 10s
 SOAK_TIME ?= 1h
+# How many packages are tested at once: their tests wait more than they compute.
+AT_ONCE ?= 4
+# Flags of the tests under the race detector: -short has property tests run fewer cases.
+RACE_FLAGS ?=
 # Tests on real Kafka: how long they may take, and flags of their own.
-E2E_TIMEOUT ?= 20m
+E2E_TIMEOUT ?= 30m
 E2E_FLAGS   ?=
 # Microbenchmarks: where results lie, how often each runs, which ones (a pattern),
 # and which units are compared.
@@ -36,7 +40,7 @@ build: ## build the commands into bin/
 test: test-unit test-e2e ## all tests; the last lines say what was not run
 
 test-unit: ## unit, property and fake-cluster tests, Go only
-	$(GO) test $(UNIT)
+	$(GO) test -p $(AT_ONCE) $(UNIT)
 
 test-e2e: ## tests on real Kafka clusters (E2E=required: fail if they cannot run)
 	@mkdir -p $(dir $(REPORT)) && rm -f $(REPORT)
@@ -50,7 +54,7 @@ test-short: ## quick tests without real Kafka
 	$(GO) test -short ./...
 
 test-race: ## unit, property and fake-cluster tests under the race detector
-	E2E=off $(GO) test -race ./...
+	E2E=off $(GO) test -p $(AT_ONCE) -race $(RACE_FLAGS) ./...
 
 lint: ## gofmt, go vet, golangci-lint (see tools)
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'ed:" $$unformatted; exit 1; fi
@@ -69,7 +73,7 @@ fuzz-short: ## every fuzz test for FUZZTIME (10s)
 		done; \
 	done
 
-demo: ## two embedded regions, replication, a proof; Go only, under a minute
+demo: ## a region is lost under load and comes back, a proof of every record; Go only, under a minute
 	$(GO) run ./cmd/replicator demo
 
 bench: ## compare with MirrorMaker 2 on real Kafka: about an hour, to bench/results

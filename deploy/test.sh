@@ -29,15 +29,31 @@ CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$tmp/bin/replicator" ./cmd
 # ---- systemd ----
 if command -v systemd-analyze >/dev/null; then
 	# verify wants the binary to be there, and reads an instance.
-	sed "s,/usr/bin/replicator,$tmp/bin/replicator," deploy/systemd/replicator@.service >"$tmp/replicator@pair.service"
-	# It succeeds for a key it does not know: any output is a failure.
-	if ! out=$(systemd-analyze verify "$tmp/replicator@pair.service" 2>&1) || [ -n "$out" ]; then
+	for unit in replicator replicator-drill; do
+		sed "s,/usr/bin/replicator,$tmp/bin/replicator," "deploy/systemd/$unit@.service" >"$tmp/$unit@pair.service"
+		# It succeeds for a key it does not know: any output is a failure.
+		if ! out=$(systemd-analyze verify "$tmp/$unit@pair.service" 2>&1) || [ -n "$out" ]; then
+			fail "systemd-analyze verify: $out"
+		fi
+		if ! out=$(systemd-analyze security --no-pager --offline=true --threshold=20 "$tmp/$unit@pair.service" 2>&1); then
+			fail "systemd-analyze security: $out"
+		fi
+		say "ok   systemd unit $unit@.service: $(tail -1 <<<"$out" | sed 's/^[^O]*//')"
+	done
+	# Beside its service, which it starts.
+	cp deploy/systemd/replicator-drill@.timer "$tmp/replicator-drill@pair.timer"
+	if ! out=$(systemd-analyze verify "$tmp/replicator-drill@pair.timer" 2>&1) || [ -n "$out" ]; then
 		fail "systemd-analyze verify: $out"
 	fi
-	if ! out=$(systemd-analyze security --no-pager --offline=true --threshold=20 "$tmp/replicator@pair.service" 2>&1); then
-		fail "systemd-analyze security: $out"
-	fi
-	say "ok   systemd unit: $(tail -1 <<<"$out" | sed 's/^[^O]*//')"
+	when=$(sed -n 's/^OnCalendar=//p' deploy/systemd/replicator-drill@.timer)
+	systemd-analyze calendar "$when" >/dev/null 2>&1 || fail "systemd-analyze calendar: $when"
+	# What the service runs has to be a command line that is understood: a configuration
+	# that is missing is the error then, not a flag.
+	rc=0
+	# shellcheck disable=SC2046 # words of a command line
+	out=$("$tmp/bin/replicator" $(sed -n 's,^ExecStart=/usr/bin/replicator ,,p' deploy/systemd/replicator-drill@.service | sed "s,/etc/replicator/%i.yaml,$tmp/none.yaml,; s,%S,$tmp,; s,%i,pair,") 2>&1) || rc=$?
+	{ [ "$rc" = 2 ] && grep -q 'none.yaml: no such file' <<<"$out"; } || fail "the command line of replicator-drill@.service ended with $rc: $out"
+	say "ok   systemd timer replicator-drill@.timer, $when"
 else
 	left_out+=("systemd unit: systemd-analyze is missing")
 fi

@@ -58,6 +58,9 @@ func TestBenchMeasuresAPairAndLeavesNothing(t *testing.T) {
 		r, err := compare.Topics(t.Context(), source, target, compare.Same(topic), compare.Options{})
 		return err == nil && r.Equal()
 	})
+	eventually(t, "the daemon has made its topics", func() bool {
+		return slices.Contains(held(t, pair), "target topic east.checkpoints.internal")
+	})
 	before := held(t, pair)
 
 	t.Run("measured", func(t *testing.T) {

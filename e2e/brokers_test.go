@@ -16,6 +16,7 @@ import (
 
 // Clusters of three brokers whose leaders move and whose logs lose their tails.
 func TestBrokersComeAndGo(t *testing.T) {
+	t.Parallel()
 	pair := kafkatest.StartPair(t, kafkatest.Config{Brokers: 3, Heap: "320m"}, kafkatest.Config{Brokers: 3, Heap: "320m"})
 	t.Run("leaders move under load", func(t *testing.T) { leadersMove(t, pair) })
 	t.Run("source is truncated", func(t *testing.T) { sourceIsTruncated(t, pair) })

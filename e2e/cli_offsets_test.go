@@ -14,6 +14,7 @@ import (
 
 	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
+	"replicator/pkg/cluster"
 )
 
 // standbyFile writes the configuration of a link that keeps checkpoints and leaves
@@ -54,7 +55,7 @@ func putInTransactions(t *testing.T, c *kafkatest.Cluster, topic, word string, n
 		if err := client.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := client.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		if err := cluster.EndTransaction(t.Context(), client, kgo.TryCommit, topic); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -138,6 +139,7 @@ func translations(t *testing.T, file string, args ...string) (out []translated) 
 // The source region and the daemon die together. What is left on the target tells
 // where the groups resume, feeds Kafka's own tool, and moves the groups.
 func TestGroupsMoveToTheTargetWhenSourceAndDaemonAreGone(t *testing.T) {
+	t.Parallel()
 	pair := kafkatest.StartPair(t, kafkatest.Config{}, kafkatest.Config{})
 	pair.Source.CreateTopic(t, "orders", 2)
 	pair.Source.CreateTopic(t, "ledger", 1)

@@ -36,7 +36,7 @@ func runCommand(t *testing.T, args ...string) (stdout, stderr string, code int) 
 	if err != nil {
 		t.Fatalf("build the command: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out, says bytes.Buffer

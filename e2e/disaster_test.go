@@ -60,6 +60,7 @@ func transact(c *kafkatest.Cluster, topic string, partitions int, seed uint64, s
 // time the target alone tells, for every record it holds, which source record
 // that is, and for every source offset that still exists what it is on the target.
 func TestTheTargetKnowsEveryRecordWhenSourceAndDaemonDieTogether(t *testing.T) {
+	t.Parallel()
 	rounds := setting("E2E_DISASTERS", 3)
 	seed := uint64(setting("E2E_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Logf("E2E_SEED=%d E2E_DISASTERS=%d", seed, rounds)

@@ -34,6 +34,7 @@ var openedLanes = regexp.MustCompile(`"msg":"lanes opened".*"lanes":(\d+)`)
 // stopped; records of today and of two days ago arrive all the while. Nothing is
 // lost, nothing doubled, the order kept.
 func TestNothingLostUnderKills(t *testing.T) {
+	t.Parallel()
 	kills, restarts := setting("E2E_KILLS", 6), setting("E2E_RESTARTS", 3)
 	seed := uint64(setting("E2E_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Logf("E2E_SEED=%d kills %d restarts %d", seed, kills, restarts)

@@ -21,6 +21,12 @@ func TestMain(m *testing.M) {
 	if file := os.Getenv(daemonVariable); file != "" {
 		os.Exit(runDaemon(file))
 	}
+	if file := os.Getenv(replayVariable); file != "" {
+		os.Exit(runReplay(file))
+	}
+	if file := os.Getenv(killedVariable); file != "" {
+		os.Exit(runKilled(file))
+	}
 	os.Exit(kafkatest.Main(m))
 }
 

@@ -18,12 +18,14 @@ import (
 
 	"replicator/internal/compare"
 	"replicator/internal/kafkatest"
+	"replicator/pkg/cluster"
 	"replicator/pkg/mirrormaker"
 )
 
 // What reads the topics of MirrorMaker 2 reads ours: its own client gets true
 // answers off a target of ours, and its own records are read by us, byte for byte.
 func TestMirrorMakersReadersAndRecords(t *testing.T) {
+	t.Parallel()
 	libs := kafkatest.NeedProgram(t, kafkatest.Kafka4, kafkatest.WithMirrorMaker)
 	pair := kafkatest.StartPair(t, kafkatest.Config{}, kafkatest.Config{})
 	// Offsets where a commit can lie: at the start, on a record, on a marker, on an
@@ -57,7 +59,7 @@ func transactions(t *testing.T, c *kafkatest.Cluster, topic string) {
 				t.Fatal(err)
 			}
 		}
-		if err := client.EndTransaction(t.Context(), kgo.TransactionEndTry(i != 1)); err != nil {
+		if err := cluster.EndTransaction(t.Context(), client, kgo.TransactionEndTry(i != 1), topic); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -90,6 +90,7 @@ func (g groupOn) consume(next bool, opts ...kgo.Opt) (*kgo.Client, *kgo.Record) 
 // target, record n lies one offset further, behind the control record of the
 // lane's opening.
 func TestGroupsOfTheTargetFollowUntilSomebodyReadsThere(t *testing.T) {
+	t.Parallel()
 	pair := kafkatest.StartPair(t, kafkatest.Config{}, kafkatest.Config{})
 	const topic = "orders"
 	pair.Source.CreateTopic(t, topic, 1)

@@ -63,6 +63,7 @@ type process struct {
 	group string
 	file  string
 	log   string
+	real  bool // the program itself, which listens and is asked for its status
 	mu    sync.Mutex
 	cmd   *exec.Cmd
 	done  chan struct{}
@@ -83,7 +84,12 @@ func daemonFile(t *testing.T, pair *kafkatest.ClusterPair, topics ...string) str
 
 func startProcess(t *testing.T, file, name, group string) *process {
 	t.Helper()
-	p := &process{t: t, group: group, file: file, log: filepath.Join(t.TempDir(), name+".log")}
+	return (&process{t: t, group: group, file: file, log: filepath.Join(t.TempDir(), name+".log")}).started()
+}
+
+func (p *process) started() *process {
+	t := p.t
+	t.Helper()
 	p.start()
 	t.Cleanup(func() {
 		p.signal(syscall.SIGCONT)
@@ -106,6 +112,13 @@ func (p *process) start() {
 	defer out.Close()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), daemonVariable+"="+p.file, daemonVariable+"_GROUP="+p.group)
+	if p.real {
+		program, err := command()
+		if err != nil {
+			p.t.Fatalf("build the command: %v", err)
+		}
+		cmd = exec.Command(program, "run", "--config", p.file)
+	}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)

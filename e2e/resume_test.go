@@ -297,6 +297,7 @@ func waitPlaced(t *testing.T, c *kafkatest.Cluster, groups []*resuming, rename f
 // are killed in the same moment; a consumer of each group then reads on the target
 // exactly the record it would have read next on the source.
 func TestGroupsResumeAtTheExactRecord(t *testing.T) {
+	t.Parallel()
 	seed := uint64(setting("E2E_SEED", int(time.Now().UnixNano()&0xffffff)))
 	n := setting("E2E_GROUPS", 40)
 	t.Logf("E2E_SEED=%d E2E_GROUPS=%d", seed, n)

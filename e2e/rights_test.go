@@ -15,6 +15,9 @@ import (
 	"replicator/internal/daemon"
 	"replicator/internal/kafkatest"
 	"replicator/internal/status"
+	"replicator/pkg/authority"
+	"replicator/pkg/mirror"
+	"replicator/pkg/wire"
 )
 
 // groupRights are what a link needs besides leastRights to keep the groups whose
@@ -351,5 +354,52 @@ func commandRights(t *testing.T, c *ruled) {
 	run("", "groups", "apply", "--yes", "--group", c.group)
 	if !c.placed(t) {
 		t.Errorf("%s was not placed", c.group)
+	}
+}
+
+// A closed link with exactly the rights of the list keeps its fence, far more often than
+// brokers would have it, and says why. Given the one right more it goes by what they say.
+func guardRight(t *testing.T, pair *kafkatest.ClusterPair) {
+	from := side{alias: "guarde", Cluster: pair.Source, user: "guard", mechanism: kafkatest.OAuthBearer}
+	to := side{alias: "guardw", Cluster: pair.Target, user: "guard"}
+	for _, g := range leastRights(from.alias, to.alias, "guard.") {
+		g.give(t, from, to)
+	}
+	from.CreateTopic(t, "guard.orders", 1)
+	putEach(t, from.Cluster, "guard.orders", 1, 20)
+	file := linkFile(t, from, to, `guard\..*`, recordsOnly, "")
+	s := supervise(t, file, daemon.Options{})
+	mustEqual(t, from.Cluster, to.Cluster, "guard.orders")
+
+	west := openCluster(t, to.alias, pair.Target.InternalBootstrap(), wire.NewPool(16<<20))
+	of := authority.PairOf(from.alias, to.alias)
+	change, err := authority.Change(t.Context(), authority.Config{Cluster: west, Pair: of})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer change.Close()
+	if err := change.Set(t.Context(), authority.Record{Pair: of.String(), Epoch: 1, Region: to.alias, Verb: "failover", By: "ann", Run: "1", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	guard := func() mirror.GuardStatus {
+		if l, ok := s.linkNow(); ok && l.Guard != nil {
+			return *l.Guard
+		}
+		return mirror.GuardStatus{}
+	}
+	const want = "grant DESCRIBE_CONFIGS on the cluster resource of cluster guardw"
+	eventually(t, "without the right it says what it assumes", func() bool {
+		g := guard()
+		return g.Every == 15*time.Minute && strings.Contains(g.Assumed, want) && g.Error == ""
+	})
+	right := grant{target: true, kind: "cluster", operation: kadm.OpDescribeConfigs}
+	right.give(t, from, to)
+	eventually(t, "with the right it goes by what brokers say", func() bool { g := guard(); return g.Every == 6*time.Hour && g.Assumed == "" })
+	right.take(t, from, to)
+	eventually(t, "without it again it assumes", func() bool { return strings.Contains(guard().Assumed, want) })
+	// authority show asks as whoever runs it, here as the daemon.
+	stdout, _, _ := runCommand(t, "authority", "show", "-c", file)
+	if !strings.Contains(stdout, "1 of 1 brokers of guardw have not told") {
+		t.Errorf("authority show does not say that it is not known for how long the fence holds:\n%s", stdout)
 	}
 }

@@ -31,6 +31,7 @@ import (
 // mechanism, west knows clients by their certificate alone, and both refuse what
 // no ACL allows.
 func TestSecuredClusters(t *testing.T) {
+	t.Parallel()
 	pair := kafkatest.StartPair(t,
 		kafkatest.Config{
 			Name: "east", TLS: kafkatest.MutualTLS, Authorizer: true, Users: []string{"replicator", "stranger"},
@@ -40,9 +41,11 @@ func TestSecuredClusters(t *testing.T) {
 	t.Run("every mechanism copies, both ways", func(t *testing.T) { everyMechanism(t, pair) })
 	t.Run("least privilege", func(t *testing.T) { leastPrivilege(t, pair) })
 	t.Run("exact rights of checkpoints, heartbeats and commands", func(t *testing.T) { exactRights(t, pair) })
+	t.Run("exact rights of a drill", func(t *testing.T) { exactRightsOfADrill(t, pair) })
 	t.Run("least privilege of checkpoints", func(t *testing.T) { leastPrivilegeOfGroups(t, pair) })
 	t.Run("a right is taken away and given back", func(t *testing.T) { rightTakenAway(t, pair) })
 	t.Run("least privilege of a measurement", func(t *testing.T) { benchLeastPrivilege(t, pair) })
+	t.Run("the right a guard may have", func(t *testing.T) { guardRight(t, pair) })
 	t.Run("wrong credentials", func(t *testing.T) { wrongCredentials(t, pair) })
 }
 
@@ -251,7 +254,7 @@ func putEach(t *testing.T, c *kafkatest.Cluster, topic string, partitions int32,
 // grant is one line of the ACL list in docs/security.md.
 type grant struct {
 	target    bool   // on the target, else on the source
-	kind      string // topic, group, transactional id
+	kind      string // topic, group, transactional id, cluster
 	name      string
 	prefix    bool
 	operation kadm.ACLOperation
@@ -275,6 +278,8 @@ func (g grant) acl() *kadm.ACLBuilder {
 		return b.Topics(g.name)
 	case "group":
 		return b.Groups(g.name)
+	case "cluster":
+		return b.Clusters()
 	}
 	return b.TransactionalIDs(g.name)
 }
@@ -316,6 +321,7 @@ func leastRights(from, to, prefix string) []grant {
 		{target: true, kind: "topic", name: prefix, prefix: true, operation: kadm.OpAlter},
 		{target: true, kind: "topic", name: prefix, prefix: true, operation: kadm.OpAlterConfigs},
 		{target: true, kind: "transactional id", name: id + ".", prefix: true, operation: kadm.OpWrite},
+		{target: true, kind: "topic", name: "replicator.authority", operation: kadm.OpRead},
 		{target: true, kind: "topic", name: id + ".journal", operation: kadm.OpCreate},
 		{target: true, kind: "topic", name: id + ".journal", operation: kadm.OpRead},
 		{target: true, kind: "topic", name: id + ".journal", operation: kadm.OpWrite},

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -18,6 +16,7 @@ import (
 	"replicator/internal/bench"
 	"replicator/internal/config"
 	"replicator/internal/observe"
+	"replicator/internal/words"
 )
 
 // benchOptions are those of the command.
@@ -115,31 +114,12 @@ func (a *app) bench(ctx context.Context, o *benchOptions) error {
 	defer b.Close()
 	fmt.Fprintf(a.stderr, "link %s: %s\n", link.Name, b.Plan())
 	if !o.yes {
-		if yes, err := askUntil(ctx, a.stdin, a.stderr, "Do it?"); err != nil || !yes {
+		if yes, err := ask(ctx, a.stdin, a.stderr, "Do it?"); err != nil || !yes {
 			return coded(exitRefused, errors.New("bench: not confirmed"), "nothing was made")
 		}
 	}
 	r, err := b.Run(ctx)
 	return a.reportBench(&r, err, o)
-}
-
-// askUntil is ask, but for an interrupt, which the reading of a terminal does not hear of.
-func askUntil(ctx context.Context, in io.Reader, out io.Writer, question string) (bool, error) {
-	type answer struct {
-		yes bool
-		err error
-	}
-	got := make(chan answer, 1)
-	go func() { // ends with the process if nobody answers
-		yes, err := ask(bufio.NewReader(in), out, question)
-		got <- answer{yes, err}
-	}()
-	select {
-	case a := <-got:
-		return a.yes, a.err
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
 }
 
 // reportBench prints the figures of a run that was measured to its end, and names
@@ -165,7 +145,7 @@ func (a *app) reportBench(r *bench.Result, failed error, o *benchOptions) error 
 		err = printText(a.stdout, benchTable(newScreen(a.stdout, statusOptions{}), r))
 	}
 	if err == nil && len(r.Left) > 0 && !o.Keep {
-		return coded(exitPartial, fmt.Errorf("delete what was made: %s left", plural(int64(len(r.Left)), "topic or group")), "the lines above name them and the commands that delete them")
+		return coded(exitPartial, fmt.Errorf("delete what was made: %s left", words.Count(int64(len(r.Left)), "topic or group")), "the lines above name them and the commands that delete them")
 	}
 	return err
 }
@@ -186,24 +166,24 @@ func benchTable(c screen, r *bench.Result) string {
 	g := grid{columns: []column{{name: "MEASURED"}, {name: "FIGURE", right: true}, {name: "OF"}}, flexible: 2, wrap: true}
 	row := func(what, figure, of string) { g.rows = append(g.rows, []string{what, figure, of}) }
 	w, cp, l := r.Write, r.Copy, r.Latency
-	row("write to the source", mb(w.MBPerSecond), fmt.Sprintf("%s in %s, one idempotent producer, %s", plural(w.Records, "record"), seconds(w.Seconds), r.Codec))
-	row("copy, records", mb(cp.MBPerSecond), fmt.Sprintf("%s of keys and values in %s, %s records/s", size(cp.Bytes), seconds(cp.Seconds), number(int64(cp.RecordsPerSecond))))
-	row("copy, from the source", mb(cp.SourceWireMBPerSecond), size(cp.SourceWireBytes)+" on the wire")
-	row("copy, to the target", mb(cp.TargetWireMBPerSecond), size(cp.TargetWireBytes)+" on the wire")
+	row("write to the source", mb(w.MBPerSecond), fmt.Sprintf("%s in %s, one idempotent producer, %s", words.Count(w.Records, "record"), words.Seconds(w.Seconds), r.Codec))
+	row("copy, records", mb(cp.MBPerSecond), fmt.Sprintf("%s of keys and values in %s, %s records/s", words.Size(cp.Bytes), words.Seconds(cp.Seconds), words.Number(int64(cp.RecordsPerSecond))))
+	row("copy, from the source", mb(cp.SourceWireMBPerSecond), words.Size(cp.SourceWireBytes)+" on the wire")
+	row("copy, to the target", mb(cp.TargetWireMBPerSecond), words.Size(cp.TargetWireBytes)+" on the wire")
 	row("processor", fmt.Sprintf("%.2f s/GB", cp.CPUSecondsPerGB), fmt.Sprintf("%.2f s while copying", cp.CPUSeconds))
-	row("peak memory", size(cp.PeakMemoryBytes), "of this process while copying")
+	row("peak memory", words.Size(cp.PeakMemoryBytes), "of this process while copying")
 	row("throttled, source", fmt.Sprintf("%.1f s", w.ThrottledSeconds+cp.SourceThrottledSeconds), fmt.Sprintf("%.1f s writing, %.1f s copying", w.ThrottledSeconds, cp.SourceThrottledSeconds))
 	row("throttled, target", fmt.Sprintf("%.1f s", cp.TargetThrottledSeconds), "copying")
 	for _, p := range []struct {
 		side string
 		bench.PingResult
 	}{{"source", r.RoundTrip.Source}, {"target", r.RoundTrip.Target}} {
-		row("round trip, "+p.side, millis(p.P50Seconds), fmt.Sprintf("p50; p99 %s of %s", millis(p.P99Seconds), plural(int64(p.Requests), "request")))
+		row("round trip, "+p.side, millis(p.P50Seconds), fmt.Sprintf("p50; p99 %s of %s", millis(p.P99Seconds), words.Count(int64(p.Requests), "request")))
 	}
 	row("latency, sent to visible", millis(l.FromSent.P50Seconds), benchSpread(l.FromSent))
 	row("latency, acknowledged to visible", millis(l.FromAcknowledged.P50Seconds), benchSpread(l.FromAcknowledged))
-	row("", "", fmt.Sprintf("%s at %.0f/s; %.0f/s visible", plural(l.Records, "record"), l.RecordsPerSecond, l.VisiblePerSecond))
-	row("compared", number(r.Compared.Records), fmt.Sprintf("records equal and in order on both sides, in %s", seconds(r.Compared.Seconds)))
+	row("", "", fmt.Sprintf("%s at %.0f/s; %.0f/s visible", words.Count(l.Records, "record"), l.RecordsPerSecond, l.VisiblePerSecond))
+	row("compared", words.Number(r.Compared.Records), fmt.Sprintf("records equal and in order on both sides, in %s", words.Seconds(r.Compared.Seconds)))
 	c.table(&b, g)
 	for _, h := range r.Hints {
 		b.WriteByte('\n')

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/offsets"
 )
@@ -187,10 +188,10 @@ func (d *groupsDoc) table(c screen) string {
 	for i := range d.Groups {
 		gr := &d.Groups[i]
 		row := []string{
-			observe.Printable(gr.Group), gr.Type, number(int64(gr.Partitions)), age(d.Time, gr.Newest), number(gr.Missing), orDash(gr.State), outcomeCounts(c, gr.outcomes),
+			observe.Printable(gr.Group), gr.Type, words.Number(int64(gr.Partitions)), age(d.Time, gr.Newest), words.Number(gr.Missing), orDash(gr.State), outcomeCounts(c, gr.outcomes),
 		}
 		if c.wide {
-			row = append(row, number(int64(gr.Topics)), age(d.Time, gr.Oldest))
+			row = append(row, words.Number(int64(gr.Topics)), age(d.Time, gr.Oldest))
 		}
 		g.rows = append(g.rows, row)
 	}

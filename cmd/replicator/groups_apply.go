@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 )
 
@@ -71,12 +71,12 @@ type differenceDoc struct {
 func (d *differenceDoc) String() string {
 	found := "none"
 	if d.Found != nil {
-		found = number(*d.Found)
+		found = words.Number(*d.Found)
 	}
 	if d.Detail != "" {
 		found = d.Detail
 	}
-	return fmt.Sprintf("%s %s-%d: planned %s, found %s", d.Group, d.TargetTopic, d.Partition, number(d.Planned), found)
+	return fmt.Sprintf("%s %s-%d: planned %s, found %s", d.Group, d.TargetTopic, d.Partition, words.Number(d.Planned), found)
 }
 
 // proofOf counts what Placer.Prove found.
@@ -105,7 +105,7 @@ func proofOf(placements, differ []*checkpoint.Placement) *proofDoc {
 }
 
 func (p *proofDoc) sentence() string {
-	return fmt.Sprintf("proved: %s of %s are as planned\n", plural(int64(p.Proved), "offset"), plural(int64(p.Groups), "group"))
+	return fmt.Sprintf("proved: %s of %s are as planned\n", words.Count(int64(p.Proved), "offset"), words.Count(int64(p.Groups), "group"))
 }
 
 // err is what the proof found wrong.
@@ -119,10 +119,10 @@ func (p *proofDoc) err() error {
 	}
 	switch {
 	case len(p.Differ) > 0:
-		return coded(exitFailed, fmt.Errorf("prove offsets: %s read back otherwise: %s", plural(int64(len(p.Differ)), "offset"), list(p.Differ)),
+		return coded(exitFailed, fmt.Errorf("prove offsets: %s read back otherwise: %s", words.Count(int64(len(p.Differ)), "offset"), list(p.Differ)),
 			"somebody else commits to these groups; find out who, then apply again")
 	case len(p.Unproved) > 0:
-		return coded(exitPartial, fmt.Errorf("prove offsets: %s could not be read back: %s", plural(int64(len(p.Unproved)), "offset"), list(p.Unproved)), "")
+		return coded(exitPartial, fmt.Errorf("prove offsets: %s could not be read back: %s", words.Count(int64(len(p.Unproved)), "offset"), list(p.Unproved)), "")
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (a *app) applyGroups(ctx context.Context, out io.Writer, o *applyOptions) e
 	}
 	if !o.yes {
 		fmt.Fprintf(a.stderr, "on cluster %s:\n%s%s\n", t.link.To, plan.summary(newScreen(a.stderr, statusOptions{})), plan.Current.sentence())
-		if yes, err := ask(bufio.NewReader(a.stdin), a.stderr, "Commit these offsets?"); err != nil || !yes {
+		if yes, err := ask(ctx, a.stdin, a.stderr, "Commit these offsets?"); err != nil || !yes {
 			if err == nil {
 				err = errors.New("no")
 			}
@@ -170,7 +170,7 @@ func (a *app) applyGroups(ctx context.Context, out io.Writer, o *applyOptions) e
 	// People may have thought for long: the time begins anew, and so does the plan.
 	writing, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	if err := applyAll(writing, placer, c.placements); err != nil {
+	if err := placer.ApplyAll(writing, c.placements); err != nil {
 		return explainTarget(writing, fmt.Errorf("apply groups: %w", err), t.link, &o.targetOptions)
 	}
 	differ, err := placer.Prove(writing, c.placements)
@@ -178,25 +178,6 @@ func (a *app) applyGroups(ctx context.Context, out io.Writer, o *applyOptions) e
 		return explainTarget(writing, err, t.link, &o.targetOptions)
 	}
 	return a.reportApplied(out, planOf(t, c.placements), proofOf(c.placements, differ), c.missing, o)
-}
-
-// applyAll applies again what was read too long before its turn to be written came,
-// as long as that gets on.
-func applyAll(ctx context.Context, placer checkpoint.Placer, placements []*checkpoint.Placement) error {
-	for before := len(placements) + 1; len(placements) > 0 && len(placements) < before; {
-		if err := placer.Apply(ctx, placements); err != nil {
-			return err
-		}
-		before = len(placements)
-		var late []*checkpoint.Placement
-		for _, p := range placements {
-			if p.Reason == checkpoint.TooSlow {
-				late = append(late, p)
-			}
-		}
-		placements = late
-	}
-	return nil
 }
 
 // reportApplied prints what was done and returns what is wrong with it.
@@ -222,15 +203,4 @@ func (a *app) reportApplied(out io.Writer, doc *planDoc, proof *proofDoc, missin
 		return err
 	}
 	return doc.partial(missing)
-}
-
-// ask puts a question that only yes answers with yes.
-func ask(in *bufio.Reader, out io.Writer, question string) (bool, error) {
-	fmt.Fprintf(out, "%s [y/N] ", question)
-	line, err := in.ReadString('\n')
-	if err != nil && line == "" {
-		return false, fmt.Errorf("read answer: %w", err)
-	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
 }

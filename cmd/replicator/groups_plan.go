@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/offsets"
 )
@@ -212,7 +213,7 @@ func (d *planDoc) summary(c screen) string {
 		if n == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "%s %s of %s", c.action(action), plural(int64(n), "offset"), plural(int64(len(groups)), "group"))
+		fmt.Fprintf(&b, "%s %s of %s", c.action(action), words.Count(int64(n), "offset"), words.Count(int64(len(groups)), "group"))
 		if action == checkpoint.Skip {
 			b.WriteString(": " + d.reasons())
 		}
@@ -225,7 +226,7 @@ func (d *planDoc) reasons() string {
 	var parts []string
 	for _, r := range checkpoint.Reasons() {
 		if n := d.Reasons[string(r)]; n > 0 {
-			parts = append(parts, number(int64(n))+" "+string(r))
+			parts = append(parts, words.Number(int64(n))+" "+string(r))
 		}
 	}
 	return strings.Join(parts, ", ")

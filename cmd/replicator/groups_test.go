@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"strings"
 	"testing"
@@ -114,12 +113,12 @@ func TestAProofTellsWhatDiffersFromWhatCouldNotBeRead(t *testing.T) {
 func TestOnlyYesIsYes(t *testing.T) {
 	for answer, want := range map[string]bool{"y\n": true, "YES\n": true, "yes": true, "\n": false, "n\n": false, "yep\n": false} {
 		var out strings.Builder
-		got, err := ask(bufio.NewReader(strings.NewReader(answer)), &out, "Commit?")
+		got, err := ask(t.Context(), strings.NewReader(answer), &out, "Commit?")
 		if err != nil || got != want || out.String() != "Commit? [y/N] " {
 			t.Errorf("%q: %v, %v, %q", answer, got, err, out.String())
 		}
 	}
-	if _, err := ask(bufio.NewReader(strings.NewReader("")), &strings.Builder{}, "Commit?"); err == nil {
+	if _, err := ask(t.Context(), strings.NewReader(""), &strings.Builder{}, "Commit?"); err == nil {
 		t.Error("no answer is an answer")
 	}
 }

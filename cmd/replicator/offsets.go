@@ -11,6 +11,7 @@ import (
 
 	"replicator/internal/config"
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 )
 
@@ -149,7 +150,7 @@ func named(names []string) string {
 	quoted := make([]string, 0, most)
 	for i, name := range names {
 		if i == most {
-			return fmt.Sprintf("%s and %s more", strings.Join(quoted, ", "), number(int64(len(names)-most)))
+			return fmt.Sprintf("%s and %s more", strings.Join(quoted, ", "), words.Number(int64(len(names)-most)))
 		}
 		quoted = append(quoted, observe.Printable(name))
 	}

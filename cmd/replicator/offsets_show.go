@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/offsets"
 )
 
@@ -242,7 +243,7 @@ func (d *lanesDoc) partial() error {
 	if len(bad) == 0 {
 		return nil
 	}
-	return coded(exitPartial, fmt.Errorf("read lanes: %s of %s could not be read: %s", number(int64(len(bad))), number(int64(len(d.Lanes))), named(bad)), "")
+	return coded(exitPartial, fmt.Errorf("read lanes: %s of %s could not be read: %s", words.Number(int64(len(bad))), words.Number(int64(len(d.Lanes))), named(bad)), "")
 }
 
 func (d *lanesDoc) table(c screen) string {
@@ -264,16 +265,16 @@ func (d *lanesDoc) table(c screen) string {
 			p = *l.Position
 		}
 		row := []string{
-			fmt.Sprintf("%s-%d", observe.Printable(l.Topic), l.Partition), offset(p.Source), offset(p.Target), optionalOffset(l.SourceEnd), optionalOffset(l.NotCopied), age(d.Time, l.AsOf),
-			number(int64(l.Spans)), number(int64(l.Gaps)),
+			fmt.Sprintf("%s-%d", observe.Printable(l.Topic), l.Partition), words.Offset(p.Source), words.Offset(p.Target), optionalOffset(l.SourceEnd), optionalOffset(l.NotCopied), age(d.Time, l.AsOf),
+			words.Number(int64(l.Spans)), words.Number(int64(l.Gaps)),
 		}
 		if c.wide {
 			closed := "no"
 			if l.Closed {
 				closed = "yes"
 			}
-			row = append(row, number(int64(l.Cuts)), size(int64(l.MapBytes)), offset(p.Ordinal), number(int64(l.Openings)), orDash(l.TargetTopic), optionalOffset(l.LogStart), optionalOffset(l.LogEnd),
-				optional(l.Newest, instant), closed, orDash(strings.TrimSpace(l.Error+" "+l.Warning)))
+			row = append(row, words.Number(int64(l.Cuts)), words.Size(int64(l.MapBytes)), words.Offset(p.Ordinal), words.Number(int64(l.Openings)), orDash(l.TargetTopic), optionalOffset(l.LogStart), optionalOffset(l.LogEnd),
+				words.Optional(l.Newest, instant), closed, orDash(strings.TrimSpace(l.Error+" "+l.Warning)))
 		}
 		g.rows = append(g.rows, row)
 	}
@@ -287,7 +288,9 @@ func (d *lanesDoc) table(c screen) string {
 
 // tables print one lane in all detail.
 func (d *laneDetailDoc) tables(c screen, b *strings.Builder) {
-	at := func(p pointDoc) []string { return []string{number(p.Ordinal), number(p.Source), number(p.Target)} }
+	at := func(p pointDoc) []string {
+		return []string{words.Number(p.Ordinal), words.Number(p.Source), words.Number(p.Target)}
+	}
 	points := []column{{name: "ORDINAL", right: true}, {name: "SOURCE", right: true}, {name: "TARGET", right: true}}
 	table := func(g grid) {
 		if len(g.rows) > 0 {
@@ -297,12 +300,12 @@ func (d *laneDetailDoc) tables(c screen, b *strings.Builder) {
 	}
 	openings := grid{columns: append([]column{{name: "OPENED"}, {name: "WRITER"}, {name: "BY"}}, points...)}
 	for _, e := range d.Openings {
-		openings.rows = append(openings.rows, append([]string{instant(e.Time), fmt.Sprintf("%d/%d", e.ProducerID, e.Epoch), orDash(e.Instance)}, at(e.pointDoc)...))
+		openings.rows = append(openings.rows, append([]string{instant(e.Time), writerName(e), orDash(e.Instance)}, at(e.pointDoc)...))
 	}
 	table(openings)
 	gaps := grid{columns: []column{{name: "GAP FROM", right: true}, {name: "TO", right: true}, {name: "FOUND"}, {name: "REASON"}}}
 	for _, e := range d.Gaps {
-		gaps.rows = append(gaps.rows, []string{number(e.From), number(e.To), instant(e.Time), orDash(e.Reason)})
+		gaps.rows = append(gaps.rows, []string{words.Number(e.From), words.Number(e.To), instant(e.Time), orDash(e.Reason)})
 	}
 	table(gaps)
 	cuts := grid{columns: append([]column{{name: "CUT"}}, points...)}
@@ -312,7 +315,16 @@ func (d *laneDetailDoc) tables(c screen, b *strings.Builder) {
 	table(cuts)
 	spans := grid{columns: append([]column{{name: "SPAN OF", right: true}}, points...)}
 	for _, e := range d.Spans {
-		spans.rows = append(spans.rows, append([]string{number(e.Records)}, at(e.pointDoc)...))
+		spans.rows = append(spans.rows, append([]string{words.Number(e.Records)}, at(e.pointDoc)...))
 	}
 	table(spans)
+}
+
+// writerName is the producer of an opening, or says that it is no opening but what the link of the other
+// direction had copied.
+func writerName(e openingDoc) string {
+	if e.ProducerID == offsets.InverseProducer {
+		return fmt.Sprintf("inverse/%d", e.Epoch)
+	}
+	return fmt.Sprintf("%d/%d", e.ProducerID, e.Epoch)
 }

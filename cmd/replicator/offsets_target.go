@@ -15,6 +15,7 @@ import (
 
 	"replicator/internal/config"
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/cluster"
 	"replicator/pkg/offsets"
@@ -142,7 +143,7 @@ func when(t time.Time) *time.Time {
 
 // age writes how long ago something was.
 func age(now time.Time, t *time.Time) string {
-	return optional(t, func(t time.Time) string { return span(now.Sub(t)) })
+	return words.Optional(t, func(t time.Time) string { return words.Span(now.Sub(t)) })
 }
 
 // writeDocument prints a document in one of the formats for programs.

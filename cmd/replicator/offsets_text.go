@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/offsets"
 )
 
@@ -31,10 +32,10 @@ func repeat(most *int64) string {
 	case *most == 0:
 		return "0"
 	}
-	return "<= " + number(*most)
+	return "<= " + words.Number(*most)
 }
 
-func optionalOffset(n *int64) string { return optional(n, offset) }
+func optionalOffset(n *int64) string { return words.Optional(n, words.Offset) }
 
 // instant writes a time of a log or journal.
 func instant(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
@@ -62,12 +63,12 @@ func (d *translationsDoc) table(c screen) string {
 			c.outcome(o.Outcome), repeat(o.Repeat), age(d.Time, o.Committed),
 		}
 		if c.wide {
-			row = append(row, orDash(o.TargetTopic), o.Type, optional(o.Committed, instant), number(o.Missing), orDash(o.Detail))
+			row = append(row, orDash(o.TargetTopic), o.Type, words.Optional(o.Committed, instant), words.Number(o.Missing), orDash(o.Detail))
 		}
 		g.rows = append(g.rows, row)
 	}
 	c.table(&b, g)
-	fmt.Fprintf(&b, "\n%s: %s\n", plural(int64(len(d.Offsets)), "offset"), outcomeCounts(c, outcomes))
+	fmt.Fprintf(&b, "\n%s: %s\n", words.Count(int64(len(d.Offsets)), "offset"), outcomeCounts(c, outcomes))
 	return unindented(&b)
 }
 
@@ -85,7 +86,7 @@ func (d *translationsDoc) single(c screen, back bool) string {
 	var b strings.Builder
 	for i := range d.Offsets {
 		o := &d.Offsets[i]
-		row := []string{observe.Printable(o.Topic), strconv.Itoa(int(o.Partition)), optionalOffset(o.Source), optionalOffset(o.Target), c.outcome(o.Outcome), number(o.Missing), repeat(o.Repeat)}
+		row := []string{observe.Printable(o.Topic), strconv.Itoa(int(o.Partition)), optionalOffset(o.Source), optionalOffset(o.Target), c.outcome(o.Outcome), words.Number(o.Missing), repeat(o.Repeat)}
 		if back {
 			row[2], row[3] = row[3], row[2]
 		}
@@ -145,7 +146,7 @@ func outcomeCounts(c screen, counts map[offsets.Outcome]int) string {
 	var parts []string
 	for o := offsets.Unknown; o <= offsets.Before; o++ {
 		if n := counts[o]; n > 0 {
-			parts = append(parts, number(int64(n))+" "+c.outcome(o))
+			parts = append(parts, words.Number(int64(n))+" "+c.outcome(o))
 		}
 	}
 	return strings.Join(parts, ", ")

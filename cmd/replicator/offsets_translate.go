@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replicator/internal/observe"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/offsets"
 )
@@ -128,7 +129,7 @@ func (d *translationsDoc) partial(missing []string) string {
 	case len(missing) > 0:
 		return "the target knows nothing of " + named(missing)
 	case unknown > 0:
-		return fmt.Sprintf("%s of %s cannot be translated (outcome unknown; -o wide says why)", number(int64(unknown)), plural(int64(len(d.Offsets)), "offset"))
+		return fmt.Sprintf("%s of %s cannot be translated (outcome unknown; -o wide says why)", words.Number(int64(unknown)), words.Count(int64(len(d.Offsets)), "offset"))
 	}
 	return ""
 }
@@ -166,7 +167,7 @@ func (a *app) translate(ctx context.Context, out io.Writer, o *translateOptions)
 	case "csv":
 		var left []string
 		if left, err = doc.csv(out, len(o.groups) == 1 && o.pattern == "" || doc.oneGroup()); why == "" && len(left) > 0 {
-			why = fmt.Sprintf("%s left out: %s", plural(int64(len(left)), "offset"), named(left))
+			why = fmt.Sprintf("%s left out: %s", words.Count(int64(len(left)), "offset"), named(left))
 		} else if len(left) > 0 {
 			fmt.Fprintf(a.stderr, "left out: %s\n", named(left))
 		}

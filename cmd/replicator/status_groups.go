@@ -9,6 +9,7 @@ import (
 
 	"replicator/internal/observe"
 	"replicator/internal/status"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/heartbeat"
 )
@@ -18,9 +19,9 @@ func groupFacts(s *checkpoint.Status) string {
 	if s.Mode == "starting" {
 		return "not followed yet"
 	}
-	parts := []string{number(int64(len(s.Groups))) + " followed by " + observe.Printable(s.Mode)}
+	parts := []string{words.Number(int64(len(s.Groups))) + " followed by " + observe.Printable(s.Mode)}
 	if s.CurrentAge != nil {
-		parts = append(parts, "all commits known up to "+seconds(*s.CurrentAge)+" ago")
+		parts = append(parts, "all commits known up to "+words.Seconds(*s.CurrentAge)+" ago")
 	}
 	if s.Latency.Count > 0 {
 		parts = append(parts, fmt.Sprintf("checkpointed p50 %s, p99 %s", quantile(&s.Latency, 0.5), quantile(&s.Latency, 0.99)))
@@ -33,7 +34,7 @@ func heartbeatFacts(s *heartbeat.Status) string {
 	if s.Age == nil {
 		return "none written yet"
 	}
-	return number(s.Written) + " written, the last " + seconds(*s.Age) + " ago"
+	return words.Number(s.Written) + " written, the last " + words.Seconds(*s.Age) + " ago"
 }
 
 // groupTable shows the groups, those first whose offsets the target has not got.
@@ -62,16 +63,16 @@ func (c screen) groupTable(b *strings.Builder, l *status.Link) {
 	for i := range shown {
 		gr := &shown[i]
 		row := []string{
-			observe.Printable(gr.Group), number(int64(gr.Partitions)), counts(gr.Outcomes), number(gr.Behind), number(gr.Missing), cmp.Or(counts(gr.NotPlaced), "-"),
+			observe.Printable(gr.Group), words.Number(int64(gr.Partitions)), counts(gr.Outcomes), words.Number(gr.Behind), words.Number(gr.Missing), cmp.Or(counts(gr.NotPlaced), "-"),
 		}
 		if c.wide {
-			row = append(row, number(int64(gr.Placed)), seconds(gr.Delay), gr.Type, cmp.Or(observe.Printable(gr.Detail), "-"))
+			row = append(row, words.Number(int64(gr.Placed)), words.Seconds(gr.Delay), gr.Type, cmp.Or(observe.Printable(gr.Detail), "-"))
 		}
 		g.rows = append(g.rows, row)
 	}
 	c.table(b, g)
 	if n := len(groups) - len(shown); n > 0 {
-		fmt.Fprintf(b, "  ... %s more (--lanes 0 shows all)\n", plural(int64(n), "group"))
+		fmt.Fprintf(b, "  ... %s more (--lanes 0 shows all)\n", words.Count(int64(n), "group"))
 	}
 }
 
@@ -79,7 +80,7 @@ func (c screen) groupTable(b *strings.Builder, l *status.Link) {
 func counts[K ~string](of map[K]int) string {
 	var parts []string
 	for _, k := range slices.Sorted(maps.Keys(of)) {
-		parts = append(parts, number(int64(of[k]))+" "+observe.Printable(string(k)))
+		parts = append(parts, words.Number(int64(of[k]))+" "+observe.Printable(string(k)))
 	}
 	return strings.Join(parts, ", ")
 }

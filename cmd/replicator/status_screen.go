@@ -16,6 +16,7 @@ import (
 
 	"replicator/internal/observe"
 	"replicator/internal/stats"
+	"replicator/internal/words"
 	"replicator/pkg/mirror"
 )
 
@@ -41,10 +42,15 @@ const (
 func (c screen) render(s, before *status.Status) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "replicator %s on %s, up %s, buffers %s of %s\n", observe.Printable(s.Version), observe.Printable(s.Instance),
-		span(s.Time.Sub(s.Started)), size(s.Memory.UsedBytes), size(s.Memory.LimitBytes))
+		words.Span(s.Time.Sub(s.Started)), words.Size(s.Memory.UsedBytes), words.Size(s.Memory.LimitBytes))
 	for _, alias := range slices.Sorted(maps.Keys(s.BoundaryRefusals)) {
 		if n := s.BoundaryRefusals[alias]; n > 0 {
-			fmt.Fprintf(&b, "%s: %s of cluster %s refused, outside its boundary\n", c.paint(red, "boundary"), plural(n, "connection"), observe.Printable(alias))
+			fmt.Fprintf(&b, "%s: %s of cluster %s refused, outside its boundary\n", c.paint(red, "boundary"), words.Count(n, "connection"), observe.Printable(alias))
+		}
+	}
+	for i := range s.Authority {
+		if a := &s.Authority[i]; a.Drill != nil {
+			c.wrapped(&b, observe.Printable(a.Pair)+": ", lastDrill(c, a.Drill, s.Time))
 		}
 	}
 	if len(s.Links) == 0 {
@@ -120,18 +126,30 @@ func (c screen) link(b *strings.Builder, s *status.Status, l *status.Link, r *ra
 	c.eventTable(b, s, l)
 }
 
+// guardFacts says how the fence of a closed link is kept.
+func guardFacts(g *mirror.GuardStatus) string {
+	kept := fmt.Sprintf("%s of %s fenced by this daemon", words.Number(int64(g.Fenced)), words.Count(int64(g.Lanes), "lane"))
+	if g.Last != nil {
+		kept += ", last " + g.Last.UTC().Format(time.RFC3339)
+	}
+	if g.Denied > 0 {
+		kept += fmt.Sprintf(", %s kept out by a rule", words.Count(int64(g.Denied), "lane"))
+	}
+	return kept + ", every " + words.Seconds(g.Every.Seconds())
+}
+
 func lag(l *status.Link) string {
 	switch {
 	case l.LagRecords == nil && l.LagSeconds == nil:
 		return "lag unknown"
 	case l.LagSeconds == nil:
-		return "lag " + plural(*l.LagRecords, "record")
+		return "lag " + words.Count(*l.LagRecords, "record")
 	case l.LagRecords == nil:
-		return "behind " + seconds(*l.LagSeconds)
+		return "behind " + words.Seconds(*l.LagSeconds)
 	case *l.LagRecords == 0:
 		return "up to date"
 	}
-	return fmt.Sprintf("lag %s, behind %s", plural(*l.LagRecords, "record"), seconds(*l.LagSeconds))
+	return fmt.Sprintf("lag %s, behind %s", words.Count(*l.LagRecords, "record"), words.Seconds(*l.LagSeconds))
 }
 
 // facts are the lines about the whole link.
@@ -140,13 +158,22 @@ func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 	var states []string
 	for _, st := range mirror.LaneStates {
 		if n := l.LaneStates[st]; n > 0 {
-			states = append(states, fmt.Sprintf("%s %s", number(int64(n)), c.state(string(st))))
+			states = append(states, fmt.Sprintf("%s %s", words.Number(int64(n)), c.state(string(st))))
 		}
 	}
 	if len(states) == 0 {
 		states = []string{"none assigned to this daemon"}
 	}
 	fact("lanes", strings.Join(states, ", "))
+	if l.Guard != nil {
+		fact("fence", guardFacts(l.Guard))
+		if l.Guard.Assumed != "" {
+			fact("", c.paint(yellow, observe.Printable(l.Guard.Assumed)))
+		}
+		if l.Guard.Error != "" {
+			fact("", c.paint(yellow, observe.Printable(l.Guard.Error)))
+		}
+	}
 	if l.Checkpoints != nil {
 		fact("groups", groupFacts(l.Checkpoints))
 		if l.Checkpoints.Reason != "" {
@@ -159,9 +186,15 @@ func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 			fact("", c.paint(yellow, observe.Printable(l.Heartbeats.Error)))
 		}
 	}
+	if l.Verify != nil {
+		fact("verify", c.verifyFacts(l.Verify))
+		if l.Verify.Error != "" {
+			fact("", c.paint(yellow, observe.Printable(l.Verify.Error)))
+		}
+	}
 	latency := &l.Latency
 	if r != nil {
-		fact("rate", fmt.Sprintf("%s records/s, %s/s", number(int64(math.Round(r.records))), size(int64(r.bytes))))
+		fact("rate", fmt.Sprintf("%s records/s, %s/s", words.Number(int64(math.Round(r.records))), words.Size(int64(r.bytes))))
 		latency = &r.latency
 	}
 	if latency.Count > 0 {
@@ -171,11 +204,11 @@ func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 		}
 		fact("latency", fmt.Sprintf("p50 %s, p99 %s%s", quantile(latency, 0.5), quantile(latency, 0.99), since))
 	}
-	flow := "in flight " + size(l.InFlightBytes)
+	flow := "in flight " + words.Size(l.InFlightBytes)
 	if l.JournalAge != nil {
-		flow += ", journal written " + seconds(*l.JournalAge) + " ago"
+		flow += ", journal written " + words.Seconds(*l.JournalAge) + " ago"
 	}
-	flow += ", openings " + number(l.Openings)
+	flow += ", openings " + words.Number(l.Openings)
 	fact("flow", flow)
 	var throttled []string
 	for _, side := range []struct {
@@ -183,7 +216,7 @@ func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 		time float64
 	}{{"source", l.ThrottleSource}, {"target", l.ThrottleTarget}} {
 		if side.time > 0 {
-			throttled = append(throttled, seconds(side.time)+" by "+side.name)
+			throttled = append(throttled, words.Seconds(side.time)+" by "+side.name)
 		}
 	}
 	if len(throttled) > 0 {
@@ -194,13 +227,13 @@ func (c screen) facts(b *strings.Builder, l *status.Link, r *rate) {
 		for _, class := range slices.SortedFunc(maps.Keys(l.Errors), func(a, d string) int {
 			return cmp.Or(cmp.Compare(l.Errors[d], l.Errors[a]), cmp.Compare(a, d))
 		}) {
-			parts = append(parts, observe.Printable(class)+" "+number(l.Errors[class]))
+			parts = append(parts, observe.Printable(class)+" "+words.Number(l.Errors[class]))
 		}
 		fact("retried", strings.Join(parts, ", "))
 	}
 	if c.wide {
 		fact("clusters", fmt.Sprintf("%s %s -> %s %s", observe.Printable(l.Source), observe.Printable(l.SourceID), observe.Printable(l.Target), observe.Printable(l.TargetID)))
-		fact("network", fmt.Sprintf("%s read from source, %s written to target", size(l.SourceBytes), size(l.TargetBytes)))
+		fact("network", fmt.Sprintf("%s read from source, %s written to target", words.Size(l.SourceBytes), words.Size(l.TargetBytes)))
 	}
 	for _, w := range l.Warnings {
 		fact(c.paint(yellow, "warning")+"  ", observe.Printable(w))
@@ -214,7 +247,7 @@ func explained(l *status.Link) bool {
 }
 
 func needsReason(ln *mirror.LaneStatus) bool {
-	return ln.Reason != "" && ln.State != mirror.LaneCopying
+	return ln.Reason != "" && ln.State != mirror.LaneCopying && ln.State != mirror.LaneClosed // the link's reason is theirs
 }
 
 // reasons says why lanes are not copying, lanes with the same reason together.
@@ -247,13 +280,13 @@ func (c screen) reasons(b *strings.Builder, l *status.Link) {
 	b.WriteByte('\n')
 	for i, g := range groups {
 		if i == maxReasons && !c.wide {
-			fmt.Fprintf(b, "  ... %s more\n", plural(int64(len(groups)-i), "reason"))
+			fmt.Fprintf(b, "  ... %s more\n", words.Count(int64(len(groups)-i), "reason"))
 			break
 		}
 		names := g.lanes
 		more := ""
 		if len(names) > 3 {
-			more = fmt.Sprintf(" and %s more", number(int64(len(names)-3)))
+			more = fmt.Sprintf(" and %s more", words.Number(int64(len(names)-3)))
 			names = names[:3]
 		}
 		fmt.Fprintf(b, "  %s %s%s\n", c.state(string(g.state)), strings.Join(names, ", "), more)
@@ -302,11 +335,11 @@ func (c screen) laneTable(b *strings.Builder, l *status.Link) {
 			column{name: "RECORDS", right: true}, column{name: "BYTES", right: true}, column{name: "OPENINGS", right: true})
 	}
 	for _, ln := range shown {
-		row := []string{laneName(ln), c.state(string(ln.State)), optional(ln.LagRecords, number), optional(ln.LagSeconds, seconds), offset(ln.Position), offset(ln.SourceEnd)}
+		row := []string{laneName(ln), c.state(string(ln.State)), words.Optional(ln.LagRecords, words.Number), words.Optional(ln.LagSeconds, words.Seconds), words.Offset(ln.Position), words.Offset(ln.SourceEnd)}
 		if c.wide {
-			row = append(row, offset(ln.SourceStable), offset(ln.SourceStart), observe.Printable(ln.TargetTopic), offset(ln.TargetEnd),
-				offset(ln.Ordinal), epoch(ln), broker(ln.SourceBroker)+"->"+broker(ln.TargetBroker), size(ln.InFlightBytes), size(ln.QueuedBytes),
-				number(ln.Records), size(ln.Bytes), number(ln.Openings))
+			row = append(row, words.Offset(ln.SourceStable), words.Offset(ln.SourceStart), observe.Printable(ln.TargetTopic), words.Offset(ln.TargetEnd),
+				words.Offset(ln.Ordinal), epoch(ln), broker(ln.SourceBroker)+"->"+broker(ln.TargetBroker), words.Size(ln.InFlightBytes), words.Size(ln.QueuedBytes),
+				words.Number(ln.Records), words.Size(ln.Bytes), words.Number(ln.Openings))
 		}
 		g.rows = append(g.rows, row)
 	}
@@ -319,10 +352,10 @@ func (c screen) laneTable(b *strings.Builder, l *status.Link) {
 		var parts []string
 		for _, st := range mirror.LaneStates {
 			if states[st] > 0 {
-				parts = append(parts, number(int64(states[st]))+" "+string(st))
+				parts = append(parts, words.Number(int64(states[st]))+" "+string(st))
 			}
 		}
-		fmt.Fprintf(b, "  ... %s more: %s (--lanes 0 shows all)\n", number(int64(n)), strings.Join(parts, ", "))
+		fmt.Fprintf(b, "  ... %s more: %s (--lanes 0 shows all)\n", words.Number(int64(n)), strings.Join(parts, ", "))
 	}
 }
 
@@ -348,7 +381,7 @@ func (c screen) routeTable(b *strings.Builder, l *status.Link) {
 	}
 	g := grid{flexible: -1, columns: []column{{name: "ROUTE"}, {name: "WHY"}, {name: "CODEC"}, {name: "BATCHES", right: true}, {name: "RECORDS", right: true}, {name: "BYTES", right: true}}}
 	for _, r := range l.Routes {
-		g.rows = append(g.rows, []string{c.state(r.Route), observe.Printable(r.Reason), observe.Printable(r.Codec), number(r.Batches), number(r.Records), size(r.Bytes)})
+		g.rows = append(g.rows, []string{c.state(r.Route), observe.Printable(r.Reason), observe.Printable(r.Codec), words.Number(r.Batches), words.Number(r.Records), words.Size(r.Bytes)})
 	}
 	c.table(b, g)
 }
@@ -366,7 +399,7 @@ func (c screen) eventTable(b *strings.Builder, s *status.Status, l *status.Link)
 	}
 	g := grid{flexible: 3, wrap: true, columns: []column{{name: "EVENT"}, {name: "WHEN", right: true}, {name: "LANE"}, {name: "DETAIL"}}}
 	for _, e := range events {
-		when := span(s.Time.Sub(e.Time)) + " ago"
+		when := words.Span(s.Time.Sub(e.Time)) + " ago"
 		if c.wide {
 			when = e.Time.UTC().Format("2006-01-02 15:04:05Z")
 		}
@@ -399,7 +432,7 @@ func lines(s, before *status.Status) string {
 				}
 			}
 			if r := rateOf(s, before, i); r != nil {
-				fmt.Fprintf(&b, ", %s records/s, %s/s", number(int64(math.Round(r.records))), size(int64(r.bytes)))
+				fmt.Fprintf(&b, ", %s records/s, %s/s", words.Number(int64(math.Round(r.records))), words.Size(int64(r.bytes)))
 			}
 		}
 		b.WriteByte('\n')

@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"replicator/internal/stats"
+	"replicator/internal/words"
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
@@ -141,10 +142,16 @@ func TestStatusTables(t *testing.T) {
 	later.Links[0].Routes[0].Bytes += 30 << 20
 	later.Links[0].Latency.Counts = []uint64{10, 600, 300, 285, 5}
 	later.Links[0].Latency.Count += 200
+	guards := healthyStatus()
+	guards.Links[0].State, guards.Links[0].Guard = mirror.LinkClosed, &mirror.GuardStatus{
+		Lanes: 3, Fenced: 3, Every: 15 * time.Minute,
+		Assumed: "1 of 3 brokers of west have not told for how long a fence is remembered, taken for 1h0m0s at most: CLUSTER_AUTHORIZATION_FAILED: Cluster authorization failed.; grant DESCRIBE_CONFIGS on the cluster resource of cluster west",
+	}
 	for name, c := range map[string]struct {
 		screen    screen
 		s, before *status.Status
 	}{
+		"status-guard":        {screen{width: 80, lanes: 3}, guards, nil},
 		"status-80":           {screen{width: 80, lanes: 20}, healthyStatus(), nil},
 		"status-200":          {screen{width: 200, lanes: 20}, healthyStatus(), nil},
 		"status-wide-200":     {screen{width: 200, lanes: 20, wide: true}, healthyStatus(), nil},
@@ -383,11 +390,11 @@ func (u *untilLines) WriteString(text string) (int, error) {
 
 func TestQuantitiesReadWell(t *testing.T) {
 	for got, want := range map[string]string{
-		number(0): "0", number(999): "999", number(-1234567): "-1,234,567",
-		size(0): "0 B", size(1023): "1,023 B", size(1024): "1.0 KiB", size(1<<20 - 1): "1.0 MiB", size(5 << 40): "5.0 TiB",
-		seconds(0): "0 s", seconds(0.0025): "2.5 ms", seconds(0.25): "0.2 s", seconds(9.99): "10.0 s", seconds(59): "59 s",
-		seconds(61): "1m01s", seconds(3 * 3600): "3h00m", seconds(26 * 3600): "1d02h", seconds(-1): "0 s",
-		offset(-1): "-", snip("orders.very.long-12", 11): "order…ng-12",
+		words.Number(0): "0", words.Number(999): "999", words.Number(-1234567): "-1,234,567",
+		words.Size(0): "0 B", words.Size(1023): "1,023 B", words.Size(1024): "1.0 KiB", words.Size(1<<20 - 1): "1.0 MiB", words.Size(5 << 40): "5.0 TiB",
+		words.Seconds(0): "0 s", words.Seconds(0.0025): "2.5 ms", words.Seconds(0.25): "0.2 s", words.Seconds(9.99): "10.0 s", words.Seconds(59): "59 s",
+		words.Seconds(61): "1m01s", words.Seconds(3 * 3600): "3h00m", words.Seconds(26 * 3600): "1d02h", words.Seconds(-1): "0 s",
+		words.Offset(-1): "-", snip("orders.very.long-12", 11): "order…ng-12",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -3,14 +3,13 @@ package main
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/rivo/uniseg"
 
 	"replicator/internal/observe"
 	"replicator/internal/stats"
+	"replicator/internal/words"
 )
 
 // colour is a way to print on a terminal.
@@ -174,86 +173,17 @@ func snip(s string, limit int) string {
 	return string(r[:limit-1-tail]) + "…" + string(r[len(r)-tail:])
 }
 
-// number writes 1234567 as 1,234,567.
-func number(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	sign := ""
-	if s[0] == '-' {
-		sign, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return sign + s
-}
-
-func plural(n int64, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return number(n) + " " + what
-}
-
-// offset writes an offset; one that is not known is -1.
-func offset(n int64) string {
-	if n < 0 {
-		return "-"
-	}
-	return number(n)
-}
-
-func optional[T any](v *T, write func(T) string) string {
-	if v == nil {
-		return "-"
-	}
-	return write(*v)
-}
-
-// size writes bytes as people do.
-func size(n int64) string {
-	if n < 1024 {
-		return number(n) + " B"
-	}
-	v, unit := float64(n)/1024, 0
-	for v >= 1023.95 && unit < 4 {
-		v, unit = v/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTP"[unit])
-}
-
-// seconds writes a time in seconds as people do.
-func seconds(s float64) string { return span(time.Duration(s * float64(time.Second))) }
-
-func span(d time.Duration) string {
-	d = max(0, d)
-	switch {
-	case d == 0:
-		return "0 s"
-	case d < 100*time.Millisecond:
-		return strconv.FormatFloat(float64(d.Microseconds())/1000, 'g', 2, 64) + " ms"
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
-}
-
 // quantile says below which bound of a histogram a part of its observations lies.
 func quantile(h *stats.Histogram, part float64) string {
 	want := part * float64(h.Count)
 	sum := uint64(0)
 	for i, n := range h.Counts {
 		if sum += n; float64(sum) >= want {
-			return "<= " + seconds(h.Bounds[i])
+			return "<= " + words.Seconds(h.Bounds[i])
 		}
 	}
 	if len(h.Bounds) == 0 {
 		return "unknown"
 	}
-	return "> " + seconds(h.Bounds[len(h.Bounds)-1])
+	return "> " + words.Seconds(h.Bounds[len(h.Bounds)-1])
 }

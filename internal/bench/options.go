@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"replicator/internal/config"
+	"replicator/internal/words"
 	"replicator/internal/workload"
 )
 
@@ -118,25 +119,13 @@ func (p Plan) String() string {
 		if replicas < 1 {
 			return "replication factor of the cluster's default"
 		}
-		return fmt.Sprintf("replication factor %d, %s in all", replicas, size(p.Bytes*int64(replicas)))
+		return fmt.Sprintf("replication factor %d, %s in all", replicas, words.Size(p.Bytes*int64(replicas)))
 	}
 	end := "; then all of it is deleted"
 	if p.Keep {
 		end = "; nothing is deleted"
 	}
 	return fmt.Sprintf("writes %d records (%s) and then %d a second for %s to %s on cluster %s (%s), copies them to cluster %s (%s), and compares all: %s between this machine and %s, %s between it and %s, before %s compression%s",
-		p.options.bulk(), size(p.Bytes-p.SteadyBytes), p.options.Rate, p.options.Duration, p.Topic, p.Source, stored(p.SourceReplication), p.Target, stored(p.TargetReplication),
-		size(p.SourceTraffic()), p.Source, size(p.TargetTraffic()), p.Target, p.options.Codec, end)
-}
-
-// size writes bytes as people do.
-func size(n int64) string {
-	v, unit := float64(n), 0
-	for v >= 1023.95 && unit < 5 {
-		v, unit = v/1024, unit+1
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %ciB", v, " KMGTP"[unit])
+		p.options.bulk(), words.Size(p.Bytes-p.SteadyBytes), p.options.Rate, p.options.Duration, p.Topic, p.Source, stored(p.SourceReplication), p.Target, stored(p.TargetReplication),
+		words.Size(p.SourceTraffic()), p.Source, words.Size(p.TargetTraffic()), p.Target, p.options.Codec, end)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"replicator/internal/stats"
+	"replicator/internal/words"
 )
 
 // Result is what was measured. Bytes of records are of keys and values, before
@@ -140,7 +141,7 @@ func (r *Result) hints(source, target string) []string {
 		limit := float64(window) * float64(r.Partitions) * float64(batch) / trip
 		if c.TargetWireMBPerSecond*1e6 > 0.6*limit {
 			add("%d batches of %s a partition are in flight at most: with a round trip of %.0f ms to cluster %s that is %.0f MB/s on the wire for %d partitions; larger batches of the producers or more partitions raise it",
-				window, size(batch), trip*1000, target, limit/1e6, r.Partitions)
+				window, words.Size(batch), trip*1000, target, limit/1e6, r.Partitions)
 		}
 	}
 	if l := r.Latency; l.VisiblePerSecond < 0.8*l.RecordsPerSecond {

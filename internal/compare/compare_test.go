@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/compare"
+	"replicator/pkg/cluster"
 )
 
 // pair is a source and a target on kfake, one topic of one partition each
@@ -346,7 +347,7 @@ func TestAbortedTransactionsAndControlRecordsAreNotExpected(t *testing.T) {
 		if err := tx.ProduceSync(t.Context(), clone(in[i*10:i*10+10])...).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
-		if err := tx.EndTransaction(t.Context(), kgo.TransactionEndTry(i%2 == 0)); err != nil {
+		if err := cluster.EndTransaction(t.Context(), tx, kgo.TransactionEndTry(i%2 == 0), "orders"); err != nil {
 			t.Fatal(err)
 		}
 	}

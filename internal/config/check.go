@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"replicator/pkg/cluster"
+	"replicator/pkg/hooks"
 )
 
 const aliasRule = "use small letters, digits, - and _, beginning with a letter, at most 32"
@@ -78,6 +79,7 @@ func (k *checker) check() {
 		k.link(i, aliases)
 	}
 	k.links()
+	k.cutover(aliases)
 	k.http()
 	if l := k.cfg.Limits; l.Memory < 8<<20 {
 		k.add("limits.memory", l.Memory.String(), "must be at least 8MiB", "")
@@ -128,6 +130,12 @@ func (k *checker) link(i int, aliases []string) {
 	k.number(at+"checkpoints.replication_factor", l.Checkpoints.ReplicationFactor, 100, true)
 	k.span(at+"checkpoints.interval", l.Checkpoints.Interval, time.Second, time.Hour)
 	k.span(at+"heartbeats.interval", l.Heartbeats.Interval, 100*time.Millisecond, time.Hour)
+	if l.Verify.Share < 0 || l.Verify.Share > 1 {
+		k.add(at+"verify.share", strconv.FormatFloat(l.Verify.Share, 'g', -1, 64), "must be from 0 to 1", "0.01 is one percent")
+	}
+	if l.Verify.Rate < 1<<20 {
+		k.add(at+"verify.rate", l.Verify.Rate.String(), "must be at least 1MiB", "")
+	}
 	if linkGrammar.MatchString(l.Name) && !topicGrammar.MatchString(l.Checkpoints.Topic) {
 		k.add(at+"checkpoints.topic", l.Checkpoints.Topic, "is not a name for a topic", "")
 	}
@@ -197,6 +205,8 @@ func (k *checker) enums(sectionOf any, at string, values map[string]string) {
 		n = rootSchema().field("links").elem
 	case Checkpoints:
 		n = rootSchema().field("links").elem.field("checkpoints")
+	case Cutover:
+		n = rootSchema().field("cutover")
 	}
 	for _, f := range n.fields {
 		value, ok := values[f.name]
@@ -223,6 +233,48 @@ func (k *checker) span(key string, v, least, most time.Duration) {
 	}
 }
 
+// Steps are those of a cutover that hooks can be put around.
+var Steps = []string{"gates", "fence-writers", "drain", "verify", "promote", "fence-link", "open-writers", "groups", "reverse", "authority", "fence-returned", "stranded"}
+
+func (k *checker) cutover(aliases []string) {
+	c := &k.cfg.Cutover
+	k.number("cutover.lag_limit", c.LagLimit, 1_000_000_000, false)
+	k.span("cutover.clock_limit", c.ClockLimit, time.Second, time.Hour)
+	k.span("cutover.settle", c.Settle, 100*time.Millisecond, time.Minute)
+	k.span("cutover.drain_timeout", c.DrainTimeout, time.Second, time.Hour)
+	k.span("cutover.groups_timeout", c.GroupsTimeout, 0, time.Hour)
+	k.number("cutover.verify_records", c.VerifyRecords, 1_000_000_000, false)
+	if c.Writers != "" {
+		k.enums(Cutover{}, "cutover", map[string]string{"writers": c.Writers})
+	}
+	for alias, principal := range c.Principals {
+		if !slices.Contains(aliases, alias) {
+			k.add("cutover.principals."+alias, alias, "is no cluster of this configuration", didYouMean(alias, aliases))
+		}
+		if !strings.Contains(principal, ":") {
+			k.add("cutover.principals."+alias, principal, "is not a principal", "Kafka's have a type: User:replicator")
+		}
+	}
+	for i, principal := range c.Operators {
+		if !strings.Contains(principal, ":") {
+			k.add(fmt.Sprintf("cutover.operators[%d]", i), principal, "is not a principal", "Kafka's have a type: User:ann")
+		}
+	}
+	for i := range c.Hooks {
+		h, at := &c.Hooks[i], fmt.Sprintf("cutover.hooks[%d]", i)
+		if !slices.Contains(Steps, h.Step) {
+			k.add(at+".step", h.Step, "want one of "+strings.Join(Steps, ", "), didYouMean(h.Step, Steps))
+		}
+		if h.When != hooks.Before && h.When != hooks.After && h.When != hooks.Undo {
+			k.add(at+".when", h.When, "want one of before, after, undo", "")
+		}
+		if len(h.Command) == 0 {
+			k.add(at+".command", "", "is missing", `command: ["/usr/local/bin/move-dns", "west"]`)
+		}
+		k.span(at+".timeout", h.Timeout, time.Second, time.Hour)
+	}
+}
+
 // links checks each link against the others.
 func (k *checker) links() {
 	links := k.cfg.Links
@@ -239,7 +291,8 @@ func (k *checker) links() {
 			case a.To == b.To && a.Checkpoints.Topic == b.Checkpoints.Topic && a.Checkpoints.Topic != "":
 				k.add(at+".checkpoints.topic", a.Checkpoints.Topic, fmt.Sprintf("has the checkpoints of links[%d] too", j), "")
 			}
-			if a.From == b.To && a.To == b.From && a.From != a.To {
+			// Of two governed links only that from the authoritative region copies.
+			if a.From == b.To && a.To == b.From && a.From != a.To && !(a.Governed() && b.Governed()) {
 				k.loop(at, a, b, j)
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"replicator/pkg/cluster"
+	"replicator/pkg/hooks"
 	"replicator/pkg/mirrormaker"
 )
 
@@ -30,6 +31,7 @@ type Config struct {
 	Instance string                    `koanf:"instance"`
 	Clusters map[string]cluster.Config `koanf:"clusters"`
 	Links    []Link                    `koanf:"links"`
+	Cutover  Cutover                   `koanf:"cutover"`
 	HTTP     HTTP                      `koanf:"http"`
 	Limits   Limits                    `koanf:"limits"`
 	Log      Log                       `koanf:"log"`
@@ -79,6 +81,7 @@ type Link struct {
 	GroupsExclude []string    `koanf:"groups_exclude"`
 	Checkpoints   Checkpoints `koanf:"checkpoints"`
 	Heartbeats    Heartbeats  `koanf:"heartbeats"`
+	Verify        Verify      `koanf:"verify"`
 	Sync          Sync        `koanf:"sync"`
 	Journal       Journal     `koanf:"journal"`
 }
@@ -110,6 +113,15 @@ type Heartbeats struct {
 	// Enabled writes and copies them; the replicator writes nothing else to a source.
 	Enabled  bool          `koanf:"enabled"`
 	Interval time.Duration `koanf:"interval"`
+}
+
+// Verify says how much of what is copied the daemon reads again from both sides
+// and compares.
+type Verify struct {
+	// Share of the bytes copied, from 0 (off) to 1 (all).
+	Share float64 `koanf:"share"`
+	// Rate bounds what is read for it from both sides together, per second.
+	Rate Bytes `koanf:"rate"`
 }
 
 // Sync says what of the topics themselves is kept alike.
@@ -148,6 +160,50 @@ func (l *Link) TargetName(topic string) string {
 		return l.TopicMap[topic]
 	}
 	return topic
+}
+
+// Governed tells whether the authority record decides if the link may append: its
+// topics have the same names on both sides, so that only one region can be written.
+func (l *Link) Governed() bool { return l.Naming == "identity" }
+
+// Reverse is the governed link of the other direction, nil if there is none.
+func (c *Config) Reverse(l *Link) *Link {
+	for i := range c.Links {
+		r := &c.Links[i]
+		if r.From == l.To && r.To == l.From && r.Governed() && l.Governed() {
+			return r
+		}
+	}
+	return nil
+}
+
+// Cutover says how the commands change the region that is authoritative. The
+// daemon does not read it.
+type Cutover struct {
+	// LagLimit is how many records a partition may be behind for a planned switchover
+	// to begin.
+	LagLimit int `koanf:"lag_limit"`
+	// ClockLimit is how far the clocks of regions and operator may be apart.
+	ClockLimit time.Duration `koanf:"clock_limit"`
+	// Writers is how applications are kept from writing in a planned switchover.
+	Writers string `koanf:"writers" oneof:"acl hook stopped"`
+	// Principals are the daemon's on each cluster, by alias: they go on when writers are
+	// fenced, and lose WRITE on the region that was promoted.
+	Principals map[string]string `koanf:"principals"`
+	// Operators are the principals of whoever runs the commands: the rules spare them, on
+	// both clusters, because the link back is prepared while they stand.
+	Operators []string `koanf:"operators"`
+	// Settle is how far apart the source's ends are read twice.
+	Settle time.Duration `koanf:"settle"`
+	// DrainTimeout is how long writers stay fenced for the link to come to the ends.
+	DrainTimeout time.Duration `koanf:"drain_timeout"`
+	// GroupsTimeout is how long groups of the old region may go on committing.
+	GroupsTimeout time.Duration `koanf:"groups_timeout"`
+	// VerifyRecords of each partition are compared before the promotion.
+	VerifyRecords int `koanf:"verify_records"`
+	// Evidence is the directory for what runs leave behind.
+	Evidence string       `koanf:"evidence"`
+	Hooks    []hooks.Hook `koanf:"hooks"`
 }
 
 // HTTP is the listener of metrics, health and status.
@@ -189,11 +245,18 @@ type Log struct {
 // Default is a configuration without clusters and links.
 func Default() Config {
 	return Config{
+		Cutover: Cutover{
+			LagLimit: 10_000, ClockLimit: 30 * time.Second, Writers: "acl", Settle: 2 * time.Second, DrainTimeout: time.Minute,
+			GroupsTimeout: 30 * time.Second, VerifyRecords: 1000, Evidence: "evidence",
+		},
 		HTTP:   HTTP{Listen: "127.0.0.1:8475", AllowedHosts: []string{"localhost"}, PartitionMetrics: true},
 		Limits: Limits{Memory: 64 << 20, DecodedBatch: 128 << 20},
 		Log:    Log{Level: "info", Format: "json"},
 	}
 }
+
+// DefaultHook is what a hook has that says nothing.
+func DefaultHook() hooks.Hook { return hooks.Hook{When: hooks.After, Timeout: hooks.DefaultTimeout} }
 
 // DefaultLink is what a link has that says nothing.
 func DefaultLink() Link {
@@ -213,6 +276,7 @@ func DefaultLink() Link {
 		GroupsExclude: []string{`console-consumer-.*`, `connect-.*`, `__.*`, `replicator\..*`},
 		Checkpoints:   Checkpoints{Follow: "auto", Interval: 5 * time.Second, CommitGroups: true, MirrorMaker: true, ReplicationFactor: -1},
 		Heartbeats:    Heartbeats{Interval: time.Second},
+		Verify:        Verify{Rate: 20 << 20},
 		Sync: Sync{
 			CreateTopics:   true,
 			GrowPartitions: true,

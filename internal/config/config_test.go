@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"replicator/pkg/cluster"
+	"replicator/pkg/hooks"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -82,6 +83,25 @@ func TestBadFilesNameEveryFault(t *testing.T) {
 				t.Errorf("faults differ (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Two links of the same topics in opposite directions are a pair of which the
+// authority record lets one copy.
+func TestAPairHasAReverseAndHooksHaveDefaults(t *testing.T) {
+	cfg, err := Load(Source{File: "testdata/good/pair.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := cfg.Reverse(&cfg.Links[0]); r != &cfg.Links[1] {
+		t.Errorf("the reverse of %s is %v", cfg.Links[0].Name, r)
+	}
+	want := []hooks.Hook{
+		{Step: "open-writers", When: "after", Command: []string{"/usr/local/bin/move-dns", "west"}, Timeout: time.Minute},
+		{Step: "fence-writers", When: "before", Command: []string{"/bin/true"}, Timeout: 5 * time.Second, Optional: true},
+	}
+	if diff := cmp.Diff(want, cfg.Cutover.Hooks); diff != "" {
+		t.Errorf("hooks differ (-want +got):\n%s", diff)
 	}
 }
 

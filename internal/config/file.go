@@ -177,6 +177,11 @@ func (f *fileReader) typed(s setting, n *yaml.Node) (any, bool) {
 			f.fault(s, n.Value, "want a whole number", "")
 			return nil, false
 		}
+	case number:
+		if n.Tag != "!!int" && n.Tag != "!!float" {
+			f.fault(s, n.Value, "want a number", "")
+			return nil, false
+		}
 	case text, texts, table:
 		if n.Tag == "!!bool" || n.Tag == "!!binary" {
 			f.fault(s, n.Value, "want a text", `put it in quotes: "`+n.Value+`"`)

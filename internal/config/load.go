@@ -120,6 +120,9 @@ func defaults(layers []*reader) *reader {
 	for _, l := range layers {
 		for path := range l.origins {
 			parts := strings.Split(path, sep)
+			if len(parts) > 2 && parts[0] == "cutover" && parts[1] == "hooks" {
+				put(strings.Join(parts[:3], sep), root.field("cutover").field("hooks").elem, DefaultHook())
+			}
 			if len(parts) < 2 {
 				continue
 			}

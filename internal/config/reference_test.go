@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,4 +92,24 @@ func explained(t *testing.T, n *node, y *yaml.Node, at string) {
 // text would differ in spelling only.
 func sameText(a, b any) bool {
 	return fmt.Sprint(a) == fmt.Sprint(b)
+}
+
+// The example of a pair that can be moved loads, and has both directions.
+func TestExampleOfBothDirections(t *testing.T) {
+	t.Setenv("EAST_PASSWORD", "x")
+	t.Setenv("WEST_PASSWORD", "y")
+	cfg, err := Load(Source{File: "../../deploy/pair-both-ways.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := &cfg.Links[0]
+	back := cfg.Reverse(there)
+	if back == nil || !there.Governed() || !slices.Equal(there.Topics, back.Topics) || !slices.Equal(there.Groups, back.Groups) {
+		t.Errorf("%+v has no equal counterpart: %+v", there, back)
+	}
+	for alias := range cfg.Clusters {
+		if cfg.Cutover.Principals[alias] == "" {
+			t.Errorf("the daemon's principal on %s is missing", alias)
+		}
+	}
 }

@@ -23,6 +23,7 @@ const (
 	text                 // the rest are scalars
 	boolean
 	integer
+	number
 	duration
 	size
 	secret
@@ -93,6 +94,8 @@ func schemaOf(t reflect.Type, tag reflect.StructTag) *node {
 		n.kind = boolean
 	case reflect.Int:
 		n.kind = integer
+	case reflect.Float64:
+		n.kind = number
 	default:
 		n.kind = text
 	}
@@ -154,6 +157,8 @@ func (n *node) flatten(v reflect.Value, at string, f func(path string, value any
 		f(at, v.Bool())
 	case integer:
 		f(at, int(v.Int()))
+	case number:
+		f(at, v.Float())
 	case text:
 		f(at, v.String())
 	case named, list, table:

@@ -71,6 +71,8 @@ func (n *node) yaml(v reflect.Value) *yaml.Node {
 		return scalar("!!bool", strconv.FormatBool(v.Bool()))
 	case integer:
 		return scalar("!!int", strconv.FormatInt(v.Int(), 10))
+	case number:
+		return scalar("", strconv.FormatFloat(v.Float(), 'g', -1, 64))
 	case duration:
 		return scalar("!!str", shortDuration(v.Interface().(time.Duration)))
 	case size, secret:

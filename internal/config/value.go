@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +96,13 @@ func (r *reader) scalar(s setting, value string) (any, bool) {
 		n, err := strconv.Atoi(value)
 		if err != nil {
 			r.fault(s, value, "want a whole number", "")
+			return nil, false
+		}
+		return n, true
+	case number:
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+			r.fault(s, value, "want a number", "")
 			return nil, false
 		}
 		return n, true

@@ -1,13 +1,14 @@
 // Package daemon makes a configuration run: it opens the clusters, starts the
 // links and tells how they are.
 //
-// What it promises: nothing is written before every cluster has been reached
-// and is the one the configuration names; one link that cannot go on ends the
+// What it promises: no record is copied before both clusters of its link have been
+// reached and are those the configuration names; one link that cannot go on ends the
 // daemon, so that whoever supervises it sees it; Run returns within ten seconds
 // after its context has ended.
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -16,34 +17,34 @@ import (
 	"sync"
 	"time"
 
-	"replicator/internal/status"
-
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"replicator/internal/config"
-	"replicator/internal/observe"
-	"replicator/pkg/checkpoint"
+	"replicator/internal/status"
+	"replicator/pkg/authority"
 	"replicator/pkg/cluster"
-	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
 )
 
 // Daemon is a configuration that runs.
 type Daemon struct {
-	version  string
-	instance string
-	started  time.Time
-	pool     *wire.Pool
-	clusters map[string]*cluster.Cluster
-	links    []*mirror.Link
-	keepers  []*checkpoint.Keeper // of the links, nil where checkpoints.follow is off
-	emitters []*heartbeat.Emitter // of the links, nil where heartbeats.enabled is false
-	log      *zap.Logger
+	version   string
+	instance  string
+	started   time.Time
+	pool      *wire.Pool
+	links     []*link
+	open      func(ctx context.Context, alias string) (*cluster.Cluster, error)
+	log       *zap.Logger
+	openAgain time.Duration
 
 	mu       sync.Mutex
-	refusals map[string]int64 // by cluster
+	clusters map[string]*cluster.Cluster // those that were reached
+	reaching map[string]*sync.Mutex      // by cluster: one at a time tries
+	watchers map[watched]*authority.Watcher
+	watch    func(*authority.Watcher) // runs a watcher; nil before Run
+	refusals map[string]int64         // by cluster
 }
 
 // Options are what a daemon needs beside its configuration.
@@ -55,17 +56,18 @@ type Options struct {
 }
 
 // New opens the clusters and prepares the links. Close the daemon if Run is not called.
+//
+// A cluster that cannot be reached is an error, unless a link to another region has
+// to be kept out there: where the authority on a link's target says that it is
+// closed, the daemon starts without its source, and tries again to reach it.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 	d := &Daemon{
-		version: o.Version, instance: instance(cfg.Instance), started: time.Now(), log: o.Log,
-		pool: wire.NewPool(int64(cfg.Limits.Memory)), clusters: map[string]*cluster.Cluster{}, refusals: map[string]int64{},
+		version: o.Version, instance: instance(cfg.Instance), started: time.Now(), log: o.Log, openAgain: openAgain,
+		pool: wire.NewPool(int64(cfg.Limits.Memory)), clusters: map[string]*cluster.Cluster{}, reaching: map[string]*sync.Mutex{},
+		watchers: map[watched]*authority.Watcher{}, refusals: map[string]int64{},
 	}
-	for _, alias := range slices.Sorted(maps.Keys(cfg.Clusters)) { // of two faults, always the same is told
-		cc := cfg.Clusters[alias]
-		if !used(cfg, alias) {
-			continue
-		}
-		c, err := cluster.Open(ctx, alias, cc, cluster.Options{
+	d.open = func(ctx context.Context, alias string) (*cluster.Cluster, error) {
+		return cluster.Open(ctx, alias, cfg.Clusters[alias], cluster.Options{
 			Log: o.Log, Pool: d.pool, ClientID: "replicator", Dial: o.Dial, MaxFetch: int32(min(int64(cfg.Limits.Memory), 1<<30)),
 			OnRefusal: func(e *cluster.BoundaryError) {
 				d.mu.Lock()
@@ -74,66 +76,81 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Daemon, error) {
 				o.Log.Error("connection refused by the boundary", zap.Error(e))
 			},
 		})
-		if err != nil {
-			d.Close()
-			return nil, err
-		}
-		d.clusters[alias] = c
 	}
-	for i := range cfg.Links {
-		if err := d.addLink(cfg, &cfg.Links[i], o); err != nil {
-			d.Close()
-			return nil, err
-		}
+	for alias := range cfg.Clusters {
+		d.reaching[alias] = &sync.Mutex{}
+	}
+	if err := d.start(ctx, cfg, o); err != nil {
+		d.Close()
+		return nil, err
 	}
 	return d, nil
 }
 
-// addLink prepares a link and, unless they are off, the keeper of its groups and
-// the emitter of its heartbeats.
-func (d *Daemon) addLink(cfg *config.Config, lc *config.Link, o Options) error {
-	opts, err := LinkOptions(cfg, lc)
-	if err != nil {
-		return err
+func (d *Daemon) start(ctx context.Context, cfg *config.Config, o Options) error {
+	var first error // of two faults, always the same is told
+	missing := map[string]error{}
+	for _, alias := range slices.Sorted(maps.Keys(cfg.Clusters)) {
+		if !used(cfg, alias) {
+			continue
+		}
+		if err := d.reach(ctx, alias); err != nil {
+			missing[alias] = err
+			if first == nil {
+				first = err
+			}
+		}
 	}
-	opts.Group = o.Group
-	l, err := mirror.New(mirror.Config{Options: opts, Source: d.clusters[lc.From], Target: d.clusters[lc.To], Pool: d.pool, Log: o.Log, Instance: d.instance})
-	if err != nil {
-		return err
+	guards := false
+	for i := range cfg.Links {
+		lc := &cfg.Links[i]
+		opts, err := LinkOptions(cfg, lc)
+		if err != nil {
+			return err
+		}
+		opts.Group = o.Group
+		l := &link{cfg: lc, opts: opts, paired: cfg.Reverse(lc) != nil, missing: cmp.Or(missing[lc.From], missing[lc.To])}
+		d.links = append(d.links, l)
+		switch {
+		case l.missing == nil:
+			if err := d.prepare(l); err != nil {
+				return err
+			}
+		case !lc.Governed():
+			return first
+		case missing[lc.To] == nil:
+			p, err := d.authorityOf(l, d.cluster(lc.To)).Sync(ctx)
+			guards = guards || err == nil && !p.Append
+		}
 	}
-	d.links = append(d.links, l)
-	var e *heartbeat.Emitter
-	if lc.Heartbeats.Enabled {
-		e = heartbeat.New(heartbeat.Config{
-			Cluster: d.clusters[lc.From], Source: lc.From, Target: lc.To, Interval: lc.Heartbeats.Interval, Log: d.log.With(zap.String("link", lc.Name)),
-		})
+	if len(missing) > 0 && !guards {
+		return first
 	}
-	d.emitters = append(d.emitters, e)
-	k, err := d.keeper(lc, l)
-	d.keepers = append(d.keepers, k)
-	return err
+	return nil
 }
 
-func (d *Daemon) keeper(lc *config.Link, l *mirror.Link) (*checkpoint.Keeper, error) {
-	if lc.Checkpoints.Follow == "off" || len(lc.Groups) == 0 {
-		return nil, nil
+// cluster returns the cluster if it was reached, else nil.
+func (d *Daemon) cluster(alias string) *cluster.Cluster {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clusters[alias]
+}
+
+// reach opens a cluster unless it is open.
+func (d *Daemon) reach(ctx context.Context, alias string) error {
+	d.reaching[alias].Lock()
+	defer d.reaching[alias].Unlock()
+	if d.cluster(alias) != nil {
+		return nil
 	}
-	include, err := config.Compile(lc.Groups)
+	c, err := d.open(ctx, alias)
 	if err != nil {
-		return nil, fmt.Errorf("link %s: groups: %w", lc.Name, err)
+		return err
 	}
-	exclude, err := config.Compile(lc.GroupsExclude)
-	if err != nil {
-		return nil, fmt.Errorf("link %s: groups_exclude: %w", lc.Name, err)
-	}
-	c := lc.Checkpoints
-	return checkpoint.New(checkpoint.Config{
-		Source: d.clusters[lc.From], Target: d.clusters[lc.To], Link: l,
-		Group: func(name string) bool { return include.Match(name) && !exclude.Match(name) }, Topic: l.Copies,
-		Follow: c.Follow, Interval: c.Interval, CommitGroups: c.CommitGroups, MirrorMaker: c.MirrorMaker,
-		CheckpointsTopic: c.Topic, ReplicationFactor: int16(c.ReplicationFactor), Instance: d.instance,
-		Log: d.log.With(zap.String("link", lc.Name)),
-	}), nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clusters[alias] = c
+	return nil
 }
 
 func used(cfg *config.Config, alias string) bool {
@@ -199,21 +216,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer d.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { d.trim(ctx); return nil })
+	d.mu.Lock()
+	d.watch = func(w *authority.Watcher) { g.Go(func() error { w.Run(ctx); return nil }) }
+	for _, w := range d.watchers {
+		d.watch(w)
+	}
+	d.mu.Unlock()
 	for _, l := range d.links {
-		g.Go(func() error { return l.Run(ctx) })
-	}
-	for _, k := range d.keepers {
-		if k != nil {
-			g.Go(func() error { k.Run(ctx); return nil })
-		}
-	}
-	for _, e := range d.emitters {
-		if e != nil {
-			g.Go(func() error {
-				e.Run(ctx)
-				return nil
-			})
-		}
+		g.Go(func() error { return d.run(ctx, l) })
 	}
 	return g.Wait()
 }
@@ -234,6 +244,8 @@ func (d *Daemon) trim(ctx context.Context) {
 
 // Close ends all connections.
 func (d *Daemon) Close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, c := range d.clusters {
 		c.Close()
 	}
@@ -249,24 +261,11 @@ func (d *Daemon) Status(ctx context.Context) status.Status {
 	d.mu.Lock()
 	s.BoundaryRefusals = maps.Clone(d.refusals)
 	d.mu.Unlock()
+	s.Authority = d.authorities(s.Time)
 	s.Links = make([]status.Link, len(d.links))
 	var asked sync.WaitGroup
 	for i, l := range d.links {
-		asked.Go(func() {
-			ls, ok := l.Status(ctx)
-			if !ok {
-				ls.State = observe.Silent
-			}
-			s.Links[i] = status.Link{LinkStatus: ls}
-			if k := d.keepers[i]; k != nil {
-				cs := k.Status()
-				s.Links[i].Checkpoints = &cs
-			}
-			if e := d.emitters[i]; e != nil {
-				hs := e.Status()
-				s.Links[i].Heartbeats = &hs
-			}
-		})
+		asked.Go(func() { s.Links[i] = l.status(ctx) })
 	}
 	asked.Wait()
 	return s

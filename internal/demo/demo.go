@@ -7,21 +7,17 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
+	"path/filepath"
 	"time"
-
-	"replicator/internal/pause"
-	"replicator/internal/status"
 
 	"golang.org/x/sync/errgroup"
 
-	"replicator/pkg/mirror"
+	"replicator/pkg/evidence"
 )
 
 // Options say how a demo runs. Command and Out are needed.
 type Options struct {
-	// Command is how to run a daemon; the path of its configuration file follows.
+	// Command is this program, as daemons, regions and commands are started.
 	Command []string
 	Out     io.Writer
 	// Terminal draws a progress bar and wraps lines at Width columns; Color
@@ -30,29 +26,31 @@ type Options struct {
 	Color    bool
 	Width    int
 
-	// Duration is how long the producers write, at least: they go on until the
-	// last kill has been recovered from. 20 s by default.
+	// Duration is how long all is well before the first region is lost. 6 s by default.
 	Duration time.Duration
 	// Patience is what a demo may take beyond that. Then something hangs, and it
-	// fails. 38 s by default.
+	// fails. 75 s by default.
 	Patience time.Duration
-	// Quick leaves out all kills but the first. For tests.
+	// Quick leaves out the way back at the end. For tests.
 	Quick bool
+	// EvidenceDir is where the evidence of the commands stays. By default a new
+	// directory among the temporary ones.
+	EvidenceDir string
 	// BeforeProof is called with the addresses of both regions when everything
 	// is copied and before both are read. For tests that show a false copy is
 	// found.
-	BeforeProof func(ctx context.Context, source, target []string) error
+	BeforeProof func(ctx context.Context, east, west []string) error
 }
 
 // How long a demo runs.
 const (
-	defaultDuration = 20 * time.Second
+	defaultDuration = 6 * time.Second
 	// MinDuration and MaxDuration bound Options.Duration: shorter shows nothing,
-	// and the regions keep everything in memory.
+	// and what the consumer processed is kept in memory.
 	MinDuration = time.Second
 	MaxDuration = 2 * time.Minute
 
-	defaultPatience = 38 * time.Second
+	defaultPatience = 75 * time.Second
 	// sessionTimeout of the daemons' group: how long the lanes of a killed one
 	// stay with it. As short as configurations may say, for those who watch.
 	sessionTimeout = 3 * time.Second
@@ -63,38 +61,43 @@ var ErrInterrupted = errors.New("interrupted: nothing was proved")
 
 // demo is one run.
 type demo struct {
-	opts    Options
-	screen  *screen
-	dir     string
-	source  *region
-	target  *region
-	traffic *traffic
-	watch   *watch
-	daemons []*daemon
-	fail    context.CancelCauseFunc // ends the run with an error
-	kills   int
-	outages []outage
+	opts   Options
+	screen *screen
+	dir    string
+	file   string // configuration of daemon and commands
+	fail   context.CancelCauseFunc
+
+	east, west *region
+	daemon     *child
+	signs      *signs
+	ledger     *ledger
+	producers  []*producer
+	consumer   *consumer
+
+	story story
+	runs  []checkedRun
 }
 
-// outage is a time in which lanes had no daemon.
-type outage struct{ from, to time.Time }
+// checkedRun is a command's run and what its evidence is worth.
+type checkedRun struct {
+	*result
+	verdict *evidence.Verdict
+}
 
-// Run runs a demo and prints what it does. It returns nil only if the copy was
-// proved to be right.
+// Run runs a demo and prints what it does. It returns nil only if all of the proof
+// is there.
 func Run(ctx context.Context, o Options) error {
-	if o.Duration == 0 {
-		o.Duration = defaultDuration
-	}
+	o.Duration = cmp.Or(o.Duration, defaultDuration)
 	if o.Duration < MinDuration || o.Duration > MaxDuration {
 		return fmt.Errorf("run demo: duration %s is not within %s and %s", o.Duration, MinDuration, MaxDuration)
 	}
 	o.Patience = cmp.Or(o.Patience, defaultPatience)
-	limited, stop := context.WithTimeoutCause(ctx, o.Duration+o.Patience, fmt.Errorf("not done %s after the producers should have ended", o.Patience))
+	limited, stop := context.WithTimeoutCause(ctx, o.Duration+o.Patience, fmt.Errorf("not done after %s", o.Duration+o.Patience))
 	defer stop()
 	inner, fail := context.WithCancelCause(limited)
 	defer fail(nil)
 
-	d := &demo{opts: o, screen: newScreen(o), fail: fail}
+	d := &demo{opts: o, screen: newScreen(o), fail: fail, ledger: newLedger(), consumer: newConsumer()}
 	err := d.run(inner)
 	d.screen.close()
 	if err != nil && ctx.Err() != nil {
@@ -115,239 +118,110 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	defer os.RemoveAll(d.dir)
-	if err := d.openRegions(); err != nil {
+	if err := d.evidenceDir(); err != nil {
 		return err
 	}
-	defer d.source.close()
-	defer d.target.close()
+	if d.east, err = newRegion(ctx, "east", d.dir, d.opts.Command, d.fail); err != nil {
+		return err
+	}
+	if d.west, err = newRegion(ctx, "west", d.dir, d.opts.Command, d.fail); err != nil {
+		return err
+	}
+	if d.file, err = writeConfig(d.dir, d.opts.EvidenceDir, d.east, d.west); err != nil {
+		return err
+	}
+	d.daemon = newChild("daemon", "copying", append(append([]string{}, d.opts.Command...), "run", "--config", d.file), d.fail)
 
+	// Applications end before the regions, whatever ends the demo.
+	working, stopWorking := context.WithCancel(ctx)
 	var background errgroup.Group
-	viewing, stopViewing := context.WithCancel(ctx)
 	defer func() {
-		for _, dm := range d.daemons {
-			_ = dm.kill() // whatever it says, it has ended
+		stopWorking()
+		for _, c := range []*child{d.daemon, d.east.child, d.west.child} {
+			_ = c.kill() // whatever it says, it has ended
 		}
-		stopViewing()
-		_ = background.Wait()
-		d.watch.close()
+		_ = background.Wait()             // told through fail
+		_ = os.Remove(d.opts.EvidenceDir) // if nothing is in it
 	}()
-	if d.traffic, err = startTraffic(ctx, d.source.addrs, d.fail); err != nil {
+	if err := d.openRegions(ctx); err != nil {
 		return err
 	}
-	defer d.traffic.close()
-	if d.watch, err = newWatch(d.target.addrs); err != nil {
-		return err
-	}
-	background.Go(func() error { d.watch.run(viewing); return nil })
-	background.Go(func() error { d.display(viewing); return nil })
+	d.signs = newSigns(working, d.dir)
+	background.Go(func() error { d.signs.run(working); return nil })
+	background.Go(func() error { d.display(working); return nil })
+	d.applications(working, &background)
 
-	if err := d.story(ctx); err != nil {
+	if err := d.play(ctx); err != nil {
 		return err
 	}
-	stopViewing()
-	_ = background.Wait() // its goroutines return nothing
+	stopWorking()
+	_ = background.Wait()
+	if err := d.daemon.stop(ctx); err != nil {
+		return err
+	}
 	return d.prove(ctx)
 }
 
+func (d *demo) evidenceDir() (err error) {
+	if d.opts.EvidenceDir == "" {
+		d.opts.EvidenceDir, err = os.MkdirTemp("", "replicator-evidence-")
+	} else {
+		d.opts.EvidenceDir, err = filepath.Abs(d.opts.EvidenceDir)
+		if err == nil {
+			err = os.MkdirAll(d.opts.EvidenceDir, 0o700)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make directory of evidence: %w", err)
+	}
+	return nil
+}
+
 // openRegions starts both clusters and says where they are.
-func (d *demo) openRegions() (err error) {
-	if d.source, err = openRegion("east"); err != nil {
+func (d *demo) openRegions(ctx context.Context) error {
+	var starts errgroup.Group
+	for _, r := range []*region{d.east, d.west} {
+		starts.Go(func() error { return r.start(ctx) })
+	}
+	if err := starts.Wait(); err != nil {
 		return err
 	}
-	if d.target, err = openRegion("west"); err != nil {
-		d.source.close()
+	if err := d.east.createTopics(ctx); err != nil {
 		return err
 	}
-	if err := d.source.createTopics(); err != nil {
-		d.source.close()
-		d.target.close()
-		return err
-	}
-	d.screen.heading("replicator demo: two regions, live traffic, kill -9, a proof")
-	for _, r := range []*region{d.source, d.target} {
-		d.screen.say("region %s: 3 embedded brokers on %s", r.name, ports(r.addrs))
+	d.screen.heading("replicator demo: a region is lost, and comes back")
+	for _, r := range []*region{d.east, d.west} {
+		d.screen.say("region %s: 3 embedded brokers (kfake, no Java) on %s, pid %d", r.name, ports(r.addrs), r.pid())
 	}
 	for _, t := range topics {
 		d.screen.say("topic %-9s %d partitions, %s", t.name, t.partitions, t.about)
 	}
+	d.screen.say("commands ($) are run with --config %s, those that change the authority with --output json", d.file)
 	return nil
 }
 
-// story is what happens between the first record and the last.
-func (d *demo) story(ctx context.Context) error {
-	began := time.Now()
-	d.screen.begin(d.opts.Duration)
-	d.screen.event("producers write to east and do not stop for anything below")
-	for _, name := range []string{"A", "B"} {
-		dm, err := newDaemon(name, d.dir, d.opts.Command, d.source.addrs, d.target.addrs, d.fail)
-		if err != nil {
-			return err
-		}
-		d.daemons = append(d.daemons, dm)
-		if err := d.start(ctx, dm, "started"); err != nil {
-			return err
-		}
-	}
-	a, b := d.daemons[0], d.daemons[1]
-	if err := d.copying(ctx, time.Now()); err != nil {
-		return err
-	}
-	d.screen.event("all %d partitions are copied", partitions())
-
-	if err := pause.For(ctx, d.opts.Duration/6); err != nil {
-		return err
-	}
-	if err := d.shared(ctx); err != nil {
-		return err
-	}
-	if err := d.outage(ctx, nil, a); err != nil {
-		return err
-	}
-	if err := d.start(ctx, a, "is back"); err != nil {
-		return err
-	}
-	if !d.opts.Quick {
-		if err := pause.For(ctx, d.opts.Duration/5); err != nil {
-			return err
-		}
-		if err := d.shared(ctx); err != nil {
-			return err
-		}
-		if err := d.outage(ctx, []*daemon{a, b}, a, b); err != nil {
-			return err
-		}
-	}
-	if err := pause.For(ctx, time.Until(began.Add(d.opts.Duration))); err != nil {
-		return err
-	}
-
-	if err := d.traffic.stop(ctx); err != nil {
-		return err
-	}
-	d.screen.event("producers have ended: %s records acknowledged, %s more aborted", number(d.traffic.visible()), number(d.traffic.aborted()))
-	return d.drain(ctx)
-}
-
-func (d *demo) start(ctx context.Context, dm *daemon, what string) error {
-	if err := dm.start(ctx); err != nil {
-		return err
-	}
-	at := ""
-	if url := dm.url(); url != "" {
-		at = ", " + url + "/status"
-	}
-	d.screen.event("daemon %s %s: pid %d%s", dm.name, what, dm.pid(), at)
-	return nil
-}
-
-// outage kills daemons, starts some again, and waits until every partition has
-// got a record that was written after the kill.
-func (d *demo) outage(ctx context.Context, again []*daemon, victims ...*daemon) error {
-	at := time.Now()
-	var what strings.Builder
-	for i, dm := range victims {
-		if i > 0 {
-			what.WriteString(" and ")
-		}
-		fmt.Fprintf(&what, "%s (pid %d%s)", dm.name, dm.pid(), copied(dm.lastWords(ctx)))
-		if err := dm.kill(); err != nil {
-			return err
-		}
-		d.kills++
-	}
-	if len(again) == 0 {
-		what.WriteString(": the other takes over")
-	} else {
-		what.WriteString(": nobody is left")
-	}
-	d.screen.alarm("kill -9 %s", what.String())
-	for _, dm := range again {
-		if err := d.start(ctx, dm, "is back"); err != nil {
-			return err
-		}
-	}
-	if err := d.copying(ctx, time.Now()); err != nil {
-		return err
-	}
-	now := time.Now()
-	d.outages = append(d.outages, outage{at, now})
-	d.screen.event("all partitions are copied again, %.1f s after the kill", now.Sub(at).Seconds())
-	return nil
-}
-
-// shared waits until every daemon has partitions, so that a kill takes some away.
-func (d *demo) shared(ctx context.Context) error {
-	for {
-		idle := 0
-		for _, dm := range d.daemons {
-			if s, ok := dm.ask(ctx); !ok || lanes(s) == 0 {
-				idle++
+// applications starts the producers and the consumer; they wait for a sign.
+func (d *demo) applications(ctx context.Context, group *errgroup.Group) {
+	addrs := map[string][]string{d.east.name: d.east.addrs, d.west.name: d.west.addrs}
+	text := filler()
+	start := func(kind string, work func(context.Context, string, []string) error) {
+		group.Go(func() error {
+			err := d.signs.follow(ctx, kind, addrs, work)
+			if err != nil {
+				d.fail(err)
 			}
-		}
-		if idle == 0 {
-			return nil
-		}
-		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
 			return err
-		}
+		})
 	}
+	for i, t := range topics {
+		p := &producer{topic: t, index: i, ledger: d.ledger, text: text}
+		d.producers = append(d.producers, p)
+		start(writersSign, p.work)
+	}
+	start(readersSign, d.consumer.work)
 }
 
-// lanes is how many partitions a daemon copies.
-func lanes(s status.Status) (n int) {
-	for _, l := range s.Links {
-		n += l.LaneStates[mirror.LaneCopying]
-	}
-	return n
-}
-
-// copied says how many partitions a daemon copies, if it told.
-func copied(s status.Status, ok bool) string {
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf(", copying %d partitions", lanes(s))
-}
-
-// copying waits until the target has got, in every partition, a record written
-// after a moment.
-func (d *demo) copying(ctx context.Context, after time.Time) error {
-	return d.watch.wait(ctx, func(w *watch) bool { return w.newerThan(after) == partitions() })
-}
-
-// drain waits until the target has as many records as the producers count. What
-// it then lacks, the proof names.
-func (d *demo) drain(ctx context.Context) error {
-	want := d.traffic.visible()
-	waiting, cancel := context.WithTimeout(ctx, d.opts.Patience/2)
-	defer cancel()
-	began := time.Now()
-	err := d.watch.wait(waiting, func(w *watch) bool { return w.records >= want })
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
-		d.screen.alarm("west has %s of %s records %s after the last was written", number(d.watch.count()), number(want), time.Since(began).Round(time.Second))
-	default:
-		d.screen.event("west has caught up, %.1f s after the last record", time.Since(began).Seconds())
-	}
-	// The daemons end before the proof, so that it is about what is there for good.
-	began = time.Now()
-	for _, dm := range d.daemons {
-		dm.lastWords(ctx)
-	}
-	var stops errgroup.Group
-	for _, dm := range d.daemons {
-		stops.Go(func() error { return dm.stop(ctx) })
-	}
-	if err := stops.Wait(); err != nil {
-		return err
-	}
-	d.screen.event("daemons were asked to stop and did, in %.1f s", time.Since(began).Seconds())
-	return nil
-}
-
-// display shows how far the copy is.
+// display shows how far the consumer is.
 func (d *demo) display(ctx context.Context) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
@@ -356,25 +230,7 @@ func (d *demo) display(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			d.screen.progress(d.watch.count(), d.traffic.visible())
+			d.screen.progress(d.consumer.processed(), d.ledger.acknowledged())
 		}
 	}
-}
-
-// steady are the waits of records that were not written in an outage, sorted,
-// and the longest wait of those that were.
-func (d *demo) steady(arrivals []arrival) (waits []time.Duration, longest time.Duration) {
-	for _, a := range arrivals {
-		during := slices.ContainsFunc(d.outages, func(o outage) bool {
-			// A record written just before a kill may still have been on its way.
-			return a.written.After(o.from.Add(-200*time.Millisecond)) && a.written.Before(o.to)
-		})
-		if during {
-			longest = max(longest, a.wait)
-		} else {
-			waits = append(waits, a.wait)
-		}
-	}
-	slices.Sort(waits)
-	return waits, longest
 }

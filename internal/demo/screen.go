@@ -3,12 +3,13 @@ package demo
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"replicator/internal/words"
 )
 
 const (
@@ -93,6 +94,31 @@ func (s *screen) alarm(format string, args ...any) {
 	s.timed(fmt.Sprintf(format, args...), yellow, bold)
 }
 
+// command prints a command line as a user would type it.
+func (s *screen) command(format string, args ...any) {
+	s.timed("$ "+fmt.Sprintf(format, args...), bold)
+}
+
+// step prints how one step of a command went.
+func (s *screen) step(name, outcome, proof string, took float64) {
+	c := green
+	if outcome != "done" {
+		c = yellow
+	}
+	label := fmt.Sprintf("%s  %-14s %s %5.1f s  ", indent, name, s.paint(fmt.Sprintf("%-7s", outcome), c), took)
+	s.text(label + strings.TrimPrefix(s.fold(strings.Repeat(" ", len(indent)+34), proof), strings.Repeat(" ", len(indent)+34)))
+}
+
+// finding prints one part of the proof.
+func (s *screen) finding(good bool, what, detail string) {
+	word, c := "ok", green
+	if !good {
+		word, c = "FAIL", red
+	}
+	prefix := strings.Repeat(" ", 8)
+	s.text("  " + s.paint(fmt.Sprintf("%-4s", word), c, bold) + "  " + strings.TrimPrefix(s.fold(prefix, what+": "+detail), prefix))
+}
+
 func (s *screen) timed(line string, colors ...color) {
 	at := fmt.Sprintf("%6.1f s ", time.Since(s.began).Seconds())
 	lines := strings.SplitAfter(s.fold(indent, line), "\n")
@@ -104,11 +130,11 @@ func (s *screen) timed(line string, colors ...color) {
 	s.text(s.paint(at, faint) + strings.TrimPrefix(strings.Join(lines, ""), indent))
 }
 
-// progress shows how far the copy is.
-func (s *screen) progress(copied, written int64) {
+// progress shows how far the consumer is.
+func (s *screen) progress(processed, acknowledged int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	line := fmt.Sprintf("copied %s of %s records", number(copied), number(written))
+	line := fmt.Sprintf("processed %s of %s records", words.Number(processed), words.Number(acknowledged))
 	if s.began.IsZero() {
 		return
 	}
@@ -122,7 +148,7 @@ func (s *screen) progress(copied, written int64) {
 	if s.bar == nil {
 		return
 	}
-	s.bar.Describe(fmt.Sprintf("%-42s", "  "+line))
+	s.bar.Describe(fmt.Sprintf("%-46s", "  "+line))
 	// Full is what is proved, not what time has passed.
 	_ = s.bar.Set(int(min(990, 1000*time.Since(s.began)/(s.length+s.length/10+1)))) // a bar that cannot be drawn is no fault
 }
@@ -215,21 +241,4 @@ func (s *screen) table(left int, rows ...[]string) {
 		b.WriteString(line + "\n")
 	}
 	s.text(b.String())
-}
-
-// number writes 1234567 as 1,234,567.
-func number(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
-// milliseconds writes a duration for a table.
-func milliseconds(d time.Duration) string {
-	if d >= 10*time.Second {
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	}
-	return number(d.Milliseconds()) + " ms"
 }

@@ -2,14 +2,19 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
+
+	"replicator/internal/pause"
 )
 
 // topic is what one producer writes.
@@ -19,28 +24,27 @@ type topic struct {
 	about      string // for people
 	rate       int    // records a second
 	valueBytes int
-	each       int // abort every each-th transaction; 0: no transactions
 	opts       []kgo.Opt
 	shape      func(r *kgo.Record, n int64) // what is particular about the n-th record
 }
 
-// topics are what the regions share. Between them they take every route through
-// the replicator that healthy data takes.
+// topics are what the regions share. There are no transactions among them: kfake, killed
+// within one, aborts it without a control record, and consumers then pass over later ones.
 var topics = []topic{
 	{
-		name: "orders", partitions: 4, about: "large lz4 batches", rate: 4000, valueBytes: 900,
+		name: "orders", partitions: 4, about: "large lz4 batches", rate: 1600, valueBytes: 900,
 		opts: []kgo.Opt{kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.ProducerLinger(100 * time.Millisecond), kgo.ProducerBatchMaxBytes(128 << 10)},
 	},
 	{
-		name: "clicks", partitions: 3, about: "small records, few in a batch", rate: 800, valueBytes: 60,
+		name: "clicks", partitions: 3, about: "small records, few in a batch", rate: 500, valueBytes: 60,
 		opts: []kgo.Opt{kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0)},
 	},
 	{
-		name: "payments", partitions: 2, about: "transactions, every fourth aborted", rate: 600, valueBytes: 300, each: 4,
+		name: "payments", partitions: 2, about: "small snappy batches", rate: 400, valueBytes: 300,
 		opts: []kgo.Opt{kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.ProducerLinger(5 * time.Millisecond)},
 	},
 	{
-		name: "audit", partitions: 2, about: "zstd; headers, null keys, empty and null values", rate: 1600, valueBytes: 500,
+		name: "audit", partitions: 2, about: "zstd; headers, null keys, empty and null values", rate: 800, valueBytes: 500,
 		opts:  []kgo.Opt{kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerLinger(100 * time.Millisecond), kgo.ProducerBatchMaxBytes(128 << 10)},
 		shape: auditRecord,
 	},
@@ -53,8 +57,26 @@ func partitions() (n int) {
 	return n
 }
 
+func topicNames() (names []string) {
+	for _, t := range topics {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+func topicIndex(name string) int {
+	for i, t := range topics {
+		if t.name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+const numberHeader = "number" // where a record's value may be empty
+
 func auditRecord(r *kgo.Record, n int64) {
-	r.Headers = []kgo.RecordHeader{{Key: "trace", Value: fmt.Appendf(nil, "%016x", n)}, {Key: "trace", Value: nil}, {Key: "", Value: []byte{}}}
+	r.Headers = []kgo.RecordHeader{{Key: numberHeader, Value: strconv.AppendInt(nil, n, 10)}, {Key: "trace", Value: fmt.Appendf(nil, "%016x", n)}, {Key: "trace", Value: nil}, {Key: "", Value: []byte{}}}
 	switch n % 10 {
 	case 3:
 		r.Key = nil
@@ -65,172 +87,114 @@ func auditRecord(r *kgo.Record, n int64) {
 	}
 }
 
-// traffic is all producers, one for each topic.
-type traffic struct {
-	producers []*producer
-	group     errgroup.Group
-	end       context.CancelFunc // asks them to end
+// nameOf reads which record it is from what it holds; false: none of the producers'.
+func nameOf(r *kgo.Record) (key, bool) {
+	k := key{topic: topicIndex(r.Topic)}
+	for _, h := range r.Headers {
+		if h.Key == numberHeader {
+			n, err := strconv.ParseInt(string(h.Value), 10, 64)
+			k.number = n
+			return k, err == nil
+		}
+	}
+	var value struct {
+		Topic  string `json:"topic"`
+		Number *int64 `json:"number"`
+	}
+	if json.Unmarshal(r.Value, &value) != nil || value.Number == nil || value.Topic != r.Topic {
+		return k, false
+	}
+	k.number = *value.Number
+	return k, true
 }
 
-// producer writes one topic at a steady rate. What it counts is what the source
-// acknowledged, and what must be on the target in the end.
+// producer writes one topic at a steady rate, to the region it is told to. A record
+// without an answer is written again where it works next, as applications do.
 type producer struct {
 	topic
-	client   *kgo.Client
-	text     []byte
-	written  atomic.Int64 // acknowledged, and committed where there are transactions
-	aborted  atomic.Int64 // acknowledged in transactions that were then aborted
-	failed   atomic.Pointer[error]
-	sequence int64
+	index  int
+	ledger *ledger
+	text   []byte
+
+	mu      sync.Mutex
+	pending []int64 // handed over without an answer, to be written again
 }
 
-// startTraffic starts the producers. One that fails ends the demo through fail.
-func startTraffic(ctx context.Context, source []string, fail context.CancelCauseFunc) (*traffic, error) {
-	t := &traffic{}
-	text := filler()
-	for _, tp := range topics {
-		opts := append([]kgo.Opt{kgo.SeedBrokers(source...), kgo.DefaultProduceTopic(tp.name), kgo.ClientID("demo-producer"), kgo.MetadataMinAge(100 * time.Millisecond)}, tp.opts...)
-		if tp.each > 0 {
-			opts = append(opts, kgo.TransactionalID("demo-"+tp.name))
-		}
-		client, err := kgo.NewClient(opts...)
-		if err != nil {
-			t.close()
-			return nil, fmt.Errorf("make producer of %s: %w", tp.name, err)
-		}
-		t.producers = append(t.producers, &producer{topic: tp, client: client, text: text})
-	}
-	ctx, t.end = context.WithCancel(ctx)
-	for _, p := range t.producers {
-		t.group.Go(func() error {
-			err := p.run(ctx)
-			if err != nil {
-				err = fmt.Errorf("produce %s: %w", p.name, err)
-				fail(err)
-			}
-			return err
-		})
-	}
-	return t, nil
-}
+const (
+	maxBuffered = 2000                    // records a producer holds while its region does not answer
+	leaveTime   = 1500 * time.Millisecond // for the last answers of a region that is left
+)
 
-// stop lets the producers end what they have begun and waits for it.
-func (t *traffic) stop(ctx context.Context) error {
-	t.end()
-	if err := t.group.Wait(); err != nil {
-		return err
+// work writes to one region until it ends.
+func (p *producer) work(until context.Context, region string, addrs []string) error {
+	opts := append([]kgo.Opt{kgo.SeedBrokers(addrs...), kgo.DefaultProduceTopic(p.name), kgo.ClientID("demo-producer"), kgo.MetadataMinAge(100 * time.Millisecond)}, p.opts...)
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("make producer of %s: %w", p.name, err)
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	defer client.Close() // what has no answer then is pending
+	err = p.records(until, client, region)
+	// Another client takes over after an error, unless the work is over anyway.
+	if err != nil && until.Err() == nil {
+		_ = pause.For(until, 100*time.Millisecond)
 	}
 	return nil
 }
 
-func (t *traffic) close() {
-	if t.end != nil {
-		t.end()
-	}
-	_ = t.group.Wait() // told through fail
-	for _, p := range t.producers {
-		p.client.Close()
-	}
-}
-
-// visible is how many records a consumer that reads committed ones should find.
-func (t *traffic) visible() (n int64) {
-	for _, p := range t.producers {
-		n += p.written.Load()
-	}
-	return n
-}
-
-func (t *traffic) aborted() (n int64) {
-	for _, p := range t.producers {
-		n += p.aborted.Load()
-	}
-	return n
-}
-
-// flushTime bounds waiting for the last acknowledgements.
-const flushTime = 10 * time.Second
-
-func (p *producer) run(ctx context.Context) error {
-	if p.each > 0 {
-		return p.transactions(ctx)
-	}
+func (p *producer) records(until context.Context, client *kgo.Client, region string) error {
 	chunk := max(1, p.rate/100)
 	pace := rate.NewLimiter(rate.Limit(p.rate), chunk)
-	for pace.WaitN(ctx, chunk) == nil {
+	var broken atomic.Bool
+	for pace.WaitN(until, chunk) == nil {
+		if broken.Load() { // a client may need to be made anew
+			return errors.New("records were refused")
+		}
+		if client.BufferedProduceRecords() > maxBuffered {
+			continue
+		}
 		for range chunk {
-			p.produce(&p.written)
-		}
-		if err := p.failed.Load(); err != nil {
-			return *err
+			p.produce(client, p.take(), func(k key, at position, err error) {
+				if err != nil {
+					broken.Store(true)
+					p.again(k.number)
+					return
+				}
+				p.ledger.ack(k, region, at)
+			})
 		}
 	}
-	return p.flush(ctx)
-}
-
-// flush waits for acknowledgements, also when ctx has ended.
-func (p *producer) flush(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
+	ctx, cancel := grace(until, leaveTime)
 	defer cancel()
-	if err := p.client.Flush(ctx); err != nil {
-		return fmt.Errorf("flush: %w", err)
-	}
-	if err := p.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	return client.Flush(ctx)
 }
 
-// transactions writes transactions of 10 to 60 records.
-func (p *producer) transactions(ctx context.Context) error {
-	pace := rate.NewLimiter(rate.Limit(p.rate), 60)
-	for n := 1; ; n++ {
-		size := 10 + rand.IntN(51)
-		if pace.WaitN(ctx, size) != nil {
-			return nil //nolint:nilerr // the time to produce is over
-		}
-		if err := p.client.BeginTransaction(); err != nil {
-			return fmt.Errorf("begin transaction: %w", err)
-		}
-		var acknowledged atomic.Int64
-		for range size {
-			p.produce(&acknowledged)
-		}
-		if err := p.flush(ctx); err != nil {
-			return err
-		}
-		commit := n%p.each != 0
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
-		err := p.client.EndTransaction(ending, kgo.TransactionEndTry(commit))
-		cancel()
-		if err != nil {
-			return fmt.Errorf("end transaction: %w", err)
-		}
-		if commit {
-			p.written.Add(acknowledged.Load())
-		} else {
-			p.aborted.Add(acknowledged.Load())
-		}
+// take is the next record to write: one without an answer first.
+func (p *producer) take() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pending) == 0 {
+		return p.ledger.next(p.index)
 	}
+	n := p.pending[0]
+	p.pending = p.pending[1:]
+	return n
 }
 
-// produce hands over the next record; count gets one when it is acknowledged.
-func (p *producer) produce(count *atomic.Int64) {
-	n := p.sequence
-	p.sequence++
+func (p *producer) again(n int64) {
+	p.ledger.doubt(key{p.index, n})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pending = append(p.pending, n)
+}
+
+// produce hands a record over.
+func (p *producer) produce(client *kgo.Client, n int64, done func(key, position, error)) {
 	r := &kgo.Record{Key: fmt.Appendf(nil, "%s-%d", p.name, n%5000), Value: p.value(n)}
 	if p.shape != nil {
 		p.shape(r, n)
 	}
-	p.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
-		if err != nil {
-			p.failed.CompareAndSwap(nil, &err)
-			return
-		}
-		count.Add(1)
+	client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+		done(key{p.index, n}, position{r.Partition, r.Offset}, err)
 	})
 }
 

@@ -139,6 +139,7 @@ func (b *Broker) launch() error {
 	p, err := Java{
 		Libs: c.libs, Main: "kafka.Kafka", Args: []string{b.properties()},
 		Heap: c.cfg.Heap, FullJIT: c.cfg.FullJIT, Options: slices.Concat(c.archive, c.cfg.JVM), Level: "INFO", Dir: b.dir(), Command: c.cfg.Network.Command,
+		Env: c.clock.env(),
 	}.Start(b.LogPath())
 	if err != nil {
 		return fmt.Errorf("start broker %d: %w", b.id, err)

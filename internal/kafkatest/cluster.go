@@ -36,6 +36,7 @@ type Cluster struct {
 	ca      *Authority // nil without TLS
 	brokers []*Broker
 	zk      *zooKeeper // nil with KRaft
+	clock   *clock     // nil: the machine's
 
 	admin       *kadm.Client
 	adminClient *kgo.Client
@@ -51,7 +52,7 @@ type Cluster struct {
 func Start(t testing.TB, cfg Config) *Cluster {
 	t.Helper()
 	cfg = cfg.withDefaults()
-	Need(t, cfg.Version)
+	cfg.need(t)
 	c, err := Launch(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("start a Kafka cluster: %v", err)
@@ -97,6 +98,11 @@ func launch(ctx context.Context, cfg Config, libs string, archive []string) (_ *
 	}()
 	if c.home, err = newHome(cfg.Name); err != nil {
 		return nil, err
+	}
+	if cfg.MovableClock {
+		if c.clock, err = c.newClock(); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.prepare(); err != nil {
 		return nil, err

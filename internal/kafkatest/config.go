@@ -68,6 +68,10 @@ type Config struct {
 	// Network has the brokers run and listen elsewhere than on loopback.
 	Network Network
 
+	// MovableClock lets [Cluster.MoveClock] put the brokers' wall clock wrong. It needs
+	// libfaketime.
+	MovableClock bool
+
 	Heap    string   // -Xmx of a broker, default 512m
 	FullJIT bool     // for benchmarks: also the optimising compiler
 	JVM     []string // more options of a broker's JVM

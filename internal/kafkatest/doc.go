@@ -22,7 +22,9 @@
 // do [Cluster.Admin] and the Java tools, whatever CLIENT demands. CONTROLLER is
 // for the KRaft quorum (Kafka 2.8 has a ZooKeeper of its own instead).
 //
-// [Config.Network] puts the brokers elsewhere: another network namespace, a
+// [Config.MovableClock] lets a test put the brokers' wall clock wrong.
+//
+// // [Config.Network] puts the brokers elsewhere: another network namespace, a
 // place behind a link with delay.
 //
 // Environment:

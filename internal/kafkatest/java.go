@@ -54,6 +54,7 @@ type Java struct {
 	Options []string // more options of the JVM
 	Level   string   // log level, default WARN
 	Dir     string   // working directory, default the current one
+	Env     []string // besides the environment of this process
 	// Command makes the command, default exec.CommandContext.
 	Command func(ctx context.Context, name string, args ...string) *exec.Cmd
 }
@@ -88,6 +89,9 @@ func (j Java) command(ctx context.Context) (*exec.Cmd, error) {
 	}
 	cmd := command(ctx, java, append(args, j.Args...)...)
 	cmd.Dir = j.Dir
+	if len(j.Env) > 0 {
+		cmd.Env = append(cmd.Environ(), j.Env...)
+	}
 	return cmd, nil
 }
 

@@ -20,6 +20,18 @@ func Need(t testing.TB, version string) {
 	need(t, func() error { return haveKafka(version) })
 }
 
+// need is Need for all that a cluster needs.
+func (c Config) need(t testing.TB) {
+	t.Helper()
+	need(t, func() error {
+		err := haveKafka(c.Version)
+		if err == nil && c.MovableClock {
+			_, err = faketimeLibrary()
+		}
+		return err
+	})
+}
+
 // NeedProgram is Need for a test that also runs a Java program from its source
 // file against Kafka's jars, which needs a JDK. It returns the directory of the
 // jars, see [Libs].

@@ -48,8 +48,8 @@ func Pair(t testing.TB) *ClusterPair {
 // StartPair starts a pair of its own for one test.
 func StartPair(t testing.TB, source, target Config) *ClusterPair {
 	t.Helper()
-	Need(t, source.withDefaults().Version)
-	Need(t, target.withDefaults().Version)
+	source.withDefaults().need(t)
+	target.withDefaults().need(t)
 	pair, err := LaunchPair(t.Context(), source, target)
 	if err != nil {
 		t.Fatalf("start a pair of clusters: %v", err)

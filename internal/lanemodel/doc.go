@@ -54,18 +54,25 @@
 //   - Validating by the leader's end alone is enough (ValidateEpoch and ValidateFresh are needless). It rests on
 //     SameConnection, on LeaseWait, and on ages in WindowOfOne being taken against the present time, not the
 //     time of the acknowledgement.
+//
 //   - The first opening of all need not wait out the lease (SkipFirst), nor an opening behind a quiet clean close
 //     (SkipClosed); a close by a holder that has not waited itself proves nothing (QuietClose). Both rest on
 //     EndCheckLast: who has not had its epoch record acknowledged before the next control record never sends.
+//
 //   - A changed producer id needs TwoBarriers; behind a quiet clean close even that could be spared (SkipNewID),
 //     which the protocol does not use.
+//
 //   - The end may be asked on any connection, but the one that carries the appends has to be open to the leader
 //     since before the control record was read (ReadOnConnection): offsets alone are ambiguous after a lost tail.
+//
 //   - A daemon's own late requests are a predecessor's (OwnRequestsToo).
+//
+//   - Of a lane whose failover is final, requests that come far too late are kept out as well, as long as the epoch
+//     is taken again before the partition forgets it (Guard).
 //
 // # Not in the model
 //
-// Requests delivered later than the lease and their longest life; a transaction
+// Requests delivered later than the lease and their longest life, but for that one case; a transaction
 // log that loses an epoch not yet seen on the target; two leaders of one
 // partition at a time, and a lost tail with connections left open; foreign
 // writers; filters; batches of more than one record, windows above two, the

@@ -79,6 +79,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		{"EpochAbove", "epoch given twice", "doubled"},
 		{"AuthorityAfterEpoch", "failover", "behind the final end"},
 		{"AuthorityBeforeFence", "failover", "behind the final end"},
+		{"Guard", "failover, guarded", "behind the final end"},
 		{"EpochRecordFirst", "take over", "without an epoch record"},
 		{"EndCheck", "old records", "doubled"},
 		{"EndCheckLast", "old records", "doubled"},

@@ -24,6 +24,8 @@ type Rules struct {
 	AuthorityAfterEpoch bool
 	// AuthorityBeforeFence: the failover command writes the authority record before it takes the epochs.
 	AuthorityBeforeFence bool
+	// Guard: once the failover is final, the lane's epoch is taken again before the partition forgets it.
+	Guard bool
 	// EpochRecordFirst: the epoch record is acknowledged before the first append.
 	EpochRecordFirst bool
 	// EndCheck: an opening counts only if the leader's end is still the offset behind our control record.

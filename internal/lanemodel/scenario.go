@@ -26,12 +26,13 @@ const (
 	TxnBack                  // the coordinator loses its last epoch, already used on the target, and will give it again
 	TxnTimeout               // the coordinator aborts an open transaction with an epoch nobody holds
 	StrayInit                // an InitProducerId nobody waits for takes an epoch
+	Stray                    // behind a final failover, a request is still in the network after a day
 	CopyControl              // a control record is delivered twice, the second time late
 	faultCount
 )
 
 var faultNames = [faultCount]string{"crash", "late", "lost", "refuse", "pause", "stop", "restart", "forget", "day", "truncate",
-	"txn-expire", "txn-lost", "txn-back", "txn-timeout", "stray-init", "copy-control"}
+	"txn-expire", "txn-lost", "txn-back", "txn-timeout", "stray-init", "stray", "copy-control"}
 
 // FaultNames lists the faults as ParseFaults reads them.
 func FaultNames() []string { return faultNames[:] }

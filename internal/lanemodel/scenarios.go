@@ -21,6 +21,7 @@ var Quick = []Scenario{
 	{Name: "failover, two daemons", Records: "ff", Daemons: 2, Epochs: 3, Command: true, Faults: "late"},
 	{Name: "failover, old records", Records: "oo", Daemons: 1, Epochs: 3, Command: true, Faults: "late forget pause"},
 	{Name: "failover, new id", Records: "ff", Daemons: 1, Epochs: 2, Command: true, Faults: "late txn-expire pause"},
+	{Name: "failover, guarded", Records: "fo", Daemons: 1, Epochs: 4, Command: true, Faults: "late stray day pause"},
 	{Name: "new id", Records: "ff", Daemons: 2, Epochs: 2, Faults: "late txn-expire"},
 	{Name: "lost id", Records: "ff", Daemons: 2, Epochs: 2, Faults: "late txn-lost"},
 	{Name: "lost id after a clean stop", Records: "oo", Daemons: 2, Epochs: 2, Faults: "stop txn-lost forget"},

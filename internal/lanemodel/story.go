@@ -43,6 +43,7 @@ const (
 	brokerRestarts
 	brokerForgets
 	dayPasses
+	requestOutlivesDay
 	tailLost
 	controlWritten
 	controlCopied
@@ -176,6 +177,8 @@ func (p Step) String() string {
 		return fmt.Sprintf("the broker FORGETS producer id %d, its last batch being old", p.Writer.ID)
 	case dayPasses:
 		return "a DAY passes: all producers forgotten, connections still open"
+	case requestOutlivesDay:
+		return "a DAY passes: all producers forgotten, and a request sent before is still in the network"
 	case tailLost:
 		return fmt.Sprintf("UNCLEAN ELECTION: the last %d entries of the target are gone, connections closed", p.Offset)
 	case controlWritten:

@@ -85,6 +85,12 @@ func (s *State) disconnect() {
 // passTime lets far more time pass than any request or lease lives.
 func (m *model) passTime(s *State) {
 	s.Late, s.LateCount = [lateSize]request{}, 0
+	m.age(s)
+}
+
+// age ends all leases and has the partition forget everybody. Behind a final
+// failover the guard has taken the epoch anew meanwhile: it alone is remembered.
+func (m *model) age(s *State) {
 	s.Txn.Copy = writer{}
 	for i := range s.Daemons {
 		d := &s.Daemons[i]
@@ -98,7 +104,16 @@ func (m *model) passTime(s *State) {
 		}
 	}
 	s.Producers = [2]producer{}
+	if m.rules.Guard && m.isFinal(s) && !s.Txn.Forgotten {
+		if s.Txn.Epoch < m.epochs {
+			s.Txn.Epoch++
+		}
+		s.control(s.Txn.writer)
+	}
 }
+
+// isFinal says whether the failover has declared the lane's end.
+func (m *model) isFinal(s *State) bool { return m.command && s.Daemons[command].Phase == final }
 
 // worldSteps are the steps of the brokers and of the network.
 func (m *model) worldSteps(from *State) {
@@ -161,6 +176,11 @@ func (m *model) partitionSteps(from *State) {
 	if s.Txn.Stage == txnNone && s.use(Day) {
 		m.passTime(&s)
 		m.emit(&s, Step{Kind: dayPasses})
+	}
+	s = *from
+	if s.LateCount > 0 && s.Txn.Stage == txnNone && m.isFinal(&s) && s.use(Stray) {
+		m.age(&s)
+		m.emit(&s, Step{Kind: requestOutlivesDay})
 	}
 	for n := uint8(1); n <= 2; n++ {
 		s = *from

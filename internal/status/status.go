@@ -9,6 +9,7 @@ import (
 	"replicator/pkg/checkpoint"
 	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirror"
+	"replicator/pkg/verify"
 )
 
 // Status is a daemon at one moment.
@@ -19,6 +20,8 @@ type Status struct {
 	Started  time.Time `json:"started"`
 	Memory   Memory    `json:"memory"`
 	Links    []Link    `json:"links"`
+	// Authority is of the pairs whose links obey one; absent without such links.
+	Authority []Authority `json:"authority,omitempty"`
 	// BoundaryRefusals counts connections the dial guard refused, by cluster.
 	BoundaryRefusals map[string]int64 `json:"boundary_refusals,omitempty"`
 }
@@ -37,4 +40,6 @@ type Link struct {
 	Checkpoints *checkpoint.Status `json:"checkpoints,omitempty"`
 	// Heartbeats is absent where heartbeats.enabled is false.
 	Heartbeats *heartbeat.Status `json:"heartbeats,omitempty"`
+	// Verify is absent where verify.share is 0.
+	Verify *verify.FollowStatus `json:"verify,omitempty"`
 }

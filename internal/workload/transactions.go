@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"replicator/pkg/cluster"
 )
 
 // txn is a transactional producer with what is left of its open transaction.
@@ -88,8 +90,8 @@ func (w *writer) transactions(ctx context.Context) error {
 }
 
 func (w *writer) end(ctx context.Context, t *txn, commit bool) error {
-	if err := t.client.EndTransaction(ctx, kgo.TransactionEndTry(commit)); err != nil {
-		return fmt.Errorf("end transaction: %w", err)
+	if err := endTransaction(ctx, t.client, w.spec.Topic, commit && t.wrote > 0); err != nil {
+		return err
 	}
 	t.open = false
 	if t.wrote > 0 {
@@ -105,6 +107,7 @@ func (w *writer) end(ctx context.Context, t *txn, commit bool) error {
 // wants: the last stable offset of the partitions it wrote to stands still.
 type OpenTransaction struct {
 	client *kgo.Client
+	topic  string
 	done   bool
 }
 
@@ -131,7 +134,7 @@ func Begin(ctx context.Context, opts []kgo.Opt, spec Spec, n int) (*OpenTransact
 		client.Close()
 		return nil, fmt.Errorf("begin transaction in %s: %w", s.Topic, err)
 	}
-	return &OpenTransaction{client: client}, nil
+	return &OpenTransaction{client: client, topic: s.Topic}, nil
 }
 
 // End commits or aborts. It may be called once.
@@ -141,7 +144,11 @@ func (o *OpenTransaction) End(ctx context.Context, commit bool) error {
 	}
 	o.done = true
 	defer o.client.Close()
-	if err := o.client.EndTransaction(ctx, kgo.TransactionEndTry(commit)); err != nil {
+	return endTransaction(ctx, o.client, o.topic, commit)
+}
+
+func endTransaction(ctx context.Context, client *kgo.Client, topic string, commit bool) error {
+	if err := cluster.EndTransaction(ctx, client, kgo.TransactionEndTry(commit), topic); err != nil {
 		return fmt.Errorf("end transaction: %w", err)
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,32 +17,29 @@ import (
 	"time"
 
 	"replicator/internal/status"
-
-	"replicator/internal/config"
-	"replicator/pkg/cluster"
 )
 
 const (
-	startTime = 20 * time.Second // for a daemon to say that it copies
+	startTime = 20 * time.Second // for a child to say that it works
 	urlTime   = time.Second      // more, for where it listens
 	stopTime  = 12 * time.Second // for a clean stop
 	askTime   = 2 * time.Second  // for a status
-	keptLines = 12               // of a daemon's log
+	keptLines = 12               // of a child's log
 )
 
-// daemon is a replicator in a process of its own. It can be started again after
-// it was killed.
-type daemon struct {
+// child is a process of the demo's own: a daemon or a region. It can be started again
+// after it was killed.
+type child struct {
 	name    string
+	ready   string
 	command []string
 	fail    context.CancelCauseFunc
 
-	mu       sync.Mutex
-	process  *process        // the running one; nil: none
-	statuses []status.Status // the last of every process there was
+	mu      sync.Mutex
+	process *process // the running one; nil: none
 }
 
-// process is one run of a daemon.
+// process is one run of a child.
 type process struct {
 	cmd    *exec.Cmd
 	log    *logReader
@@ -52,43 +48,20 @@ type process struct {
 	err    error         // of its end, then
 }
 
-// newDaemon writes the configuration file of a daemon.
-func newDaemon(name, dir string, command, source, target []string, fail context.CancelCauseFunc) (*daemon, error) {
-	cfg := config.Default()
-	cfg.Instance = "demo-" + name
-	cfg.HTTP.Listen = "127.0.0.1:0"
-	east, west := cluster.DefaultConfig(), cluster.DefaultConfig()
-	east.BootstrapServers, east.ClusterID = source, "demo-east"
-	west.BootstrapServers, west.ClusterID = target, "demo-west"
-	cfg.Clusters = map[string]cluster.Config{"east": east, "west": west}
-	link := config.DefaultLink()
-	link.From, link.To = "east", "west"
-	link.SessionTimeout = sessionTimeout
-	for _, t := range topics {
-		link.Topics = append(link.Topics, t.name)
-	}
-	cfg.Links = []config.Link{link}
-	text, err := config.Show(&cfg)
-	if err != nil {
-		return nil, fmt.Errorf("write configuration of daemon %s: %w", name, err)
-	}
-	file := filepath.Join(dir, name+".yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return nil, fmt.Errorf("write configuration of daemon %s: %w", name, err)
-	}
-	return &daemon{name: name, command: append(slices.Clone(command), file), fail: fail}, nil
+// newChild names a process; ready is the message of its log that says it works.
+func newChild(name, ready string, command []string, fail context.CancelCauseFunc) *child {
+	return &child{name: name, ready: ready, command: command, fail: fail}
 }
 
 // start starts the process and waits until it runs.
-func (d *daemon) start(ctx context.Context) error {
-	p := &process{cmd: exec.CommandContext(context.WithoutCancel(ctx), d.command[0], d.command[1:]...), log: newLogReader(), wanted: make(chan struct{}), ended: make(chan struct{})}
+func (c *child) start(ctx context.Context) error {
+	p := &process{cmd: exec.CommandContext(context.WithoutCancel(ctx), c.command[0], c.command[1:]...), log: newLogReader(c.ready), wanted: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second
-	// The user's own replicator settings are not meant for this one.
-	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "REPLICATOR_") })
+	p.cmd.Env = cleanEnvironment()
 	bindToParent(p.cmd)
 	if err := p.cmd.Start(); err != nil {
-		return fmt.Errorf("start daemon %s: %w", d.name, err)
+		return fmt.Errorf("start %s: %w", c.name, err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
@@ -96,12 +69,12 @@ func (d *daemon) start(ctx context.Context) error {
 		select {
 		case <-p.wanted:
 		default:
-			d.fail(fmt.Errorf("daemon %s (pid %d) ended by itself: %s\n%s", d.name, p.cmd.Process.Pid, p.cmd.ProcessState, p.log.tail()))
+			c.fail(fmt.Errorf("%s (pid %d) ended by itself: %s\n%s", c.name, p.cmd.Process.Pid, p.cmd.ProcessState, p.log.tail()))
 		}
 	}()
-	d.mu.Lock()
-	d.process = p
-	d.mu.Unlock()
+	c.mu.Lock()
+	c.process = p
+	c.mu.Unlock()
 
 	patience, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -116,31 +89,31 @@ func (d *daemon) start(ctx context.Context) error {
 		}
 		return nil
 	case <-p.ended:
-		return fmt.Errorf("start daemon %s: it ended at once: %s\n%s", d.name, p.cmd.ProcessState, p.log.tail())
+		return fmt.Errorf("start %s: it ended at once: %s\n%s", c.name, p.cmd.ProcessState, p.log.tail())
 	case <-patience.Done():
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("start daemon %s: it does not copy after %s\n%s", d.name, startTime, p.log.tail())
+		return fmt.Errorf("start %s: it does not work after %s\n%s", c.name, startTime, p.log.tail())
 	}
 }
 
-func (d *daemon) current() *process {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.process
+func (c *child) current() *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.process
 }
 
-func (d *daemon) pid() int {
-	if p := d.current(); p != nil {
+func (c *child) pid() int {
+	if p := c.current(); p != nil {
 		return p.cmd.Process.Pid
 	}
 	return 0
 }
 
 // url is where the daemon answers; empty: nowhere.
-func (d *daemon) url() string {
-	if p := d.current(); p != nil {
+func (c *child) url() string {
+	if p := c.current(); p != nil {
 		return p.log.url()
 	}
 	return ""
@@ -148,25 +121,25 @@ func (d *daemon) url() string {
 
 // kill ends the process as a power cut would, and waits for its end. It fails if
 // there was nothing left to kill.
-func (d *daemon) kill() error {
-	p := d.let()
+func (c *child) kill() error {
+	p := c.let()
 	if p == nil {
 		return nil
 	}
 	err := p.cmd.Process.Kill()
 	<-p.ended
 	if errors.Is(err, os.ErrProcessDone) || err == nil && p.cmd.ProcessState.Exited() {
-		return fmt.Errorf("kill daemon %s: it had ended before: %s\n%s", d.name, p.cmd.ProcessState, p.log.tail())
+		return fmt.Errorf("kill %s: it had ended before: %s\n%s", c.name, p.cmd.ProcessState, p.log.tail())
 	}
 	if err != nil {
-		return fmt.Errorf("kill daemon %s: %w", d.name, err)
+		return fmt.Errorf("kill %s: %w", c.name, err)
 	}
 	return nil
 }
 
 // stop asks the process to end and waits until it has; it must do so cleanly.
-func (d *daemon) stop(ctx context.Context) error {
-	p := d.let()
+func (c *child) stop(ctx context.Context) error {
+	p := c.let()
 	if p == nil {
 		return nil
 	}
@@ -178,7 +151,7 @@ func (d *daemon) stop(ctx context.Context) error {
 	select {
 	case <-p.ended:
 		if p.err != nil {
-			return fmt.Errorf("stop daemon %s: %w\n%s", d.name, p.err, p.log.tail())
+			return fmt.Errorf("stop %s: %w\n%s", c.name, p.err, p.log.tail())
 		}
 		return nil
 	case <-patience.Done():
@@ -187,37 +160,41 @@ func (d *daemon) stop(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("stop daemon %s: it goes on after %s\n%s", d.name, stopTime, p.log.tail())
+		return fmt.Errorf("stop %s: it goes on after %s\n%s", c.name, stopTime, p.log.tail())
 	}
+}
+
+// freeze stops the process where it is, as a suspended virtual machine or a long
+// pause does; thaw lets it go on.
+func (c *child) freeze() error { return c.signal("freeze", suspend) }
+func (c *child) thaw() error   { return c.signal("wake", unsuspend) }
+
+func (c *child) signal(what string, send func(*os.Process) error) error {
+	p := c.current()
+	if p == nil {
+		return fmt.Errorf("%s %s: it does not run", what, c.name)
+	}
+	if err := send(p.cmd.Process); err != nil {
+		return fmt.Errorf("%s %s: %w", what, c.name, err)
+	}
+	return nil
 }
 
 // let takes the process out: its end is no surprise from here on.
-func (d *daemon) let() *process {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	p := d.process
+func (c *child) let() *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.process
 	if p != nil {
 		close(p.wanted)
 	}
-	d.process = nil
+	c.process = nil
 	return p
 }
 
-// lastWords keeps the status of a process that is about to end, and returns it.
-// A daemon that does not answer just leaves no counts.
-func (d *daemon) lastWords(ctx context.Context) (status.Status, bool) {
-	s, ok := d.ask(ctx)
-	if ok {
-		d.mu.Lock()
-		d.statuses = append(d.statuses, s)
-		d.mu.Unlock()
-	}
-	return s, ok
-}
-
 // ask takes the status of the running process; false: it does not answer.
-func (d *daemon) ask(ctx context.Context) (s status.Status, ok bool) {
-	url := d.url()
+func (c *child) ask(ctx context.Context) (s status.Status, ok bool) {
+	url := c.url()
 	if url == "" {
 		return s, false
 	}
@@ -238,21 +215,22 @@ func (d *daemon) ask(ctx context.Context) (s status.Status, ok bool) {
 	return s, true
 }
 
-// logReader reads a daemon's log: that it runs, where it listens, and the last
+// logReader reads a child's log: that it works, where it listens, and the last
 // lines for when it fails.
 type logReader struct {
-	running chan struct{} // closed when it copies
+	ready   string
+	running chan struct{} // closed when it has said that it works
 	listens chan struct{} // closed when it has said where it listens
 
 	mu      sync.Mutex
 	rest    []byte
 	lines   []string
 	address string
-	copies  bool
+	works   bool
 }
 
-func newLogReader() *logReader {
-	return &logReader{running: make(chan struct{}), listens: make(chan struct{})}
+func newLogReader(ready string) *logReader {
+	return &logReader{ready: ready, running: make(chan struct{}), listens: make(chan struct{})}
 }
 
 func (r *logReader) Write(b []byte) (int, error) {
@@ -281,12 +259,12 @@ func (r *logReader) line(text string) {
 	if json.Unmarshal([]byte(text), &entry) != nil {
 		return // what a crash prints is no JSON
 	}
-	switch {
-	case entry.Message == "listening" && entry.URL != "" && r.address == "":
+	if entry.Message == "listening" && entry.URL != "" && r.address == "" {
 		r.address = entry.URL
 		close(r.listens)
-	case entry.Message == "copying" && !r.copies:
-		r.copies = true
+	}
+	if entry.Message == r.ready && !r.works {
+		r.works = true
 		close(r.running)
 	}
 }

@@ -227,9 +227,9 @@ func TestAuthorityOutlivesABroker(t *testing.T) {
 	}
 	three.Broker(int(p.Leader)).Kill()
 	// The changer that was writing may be left in doubt; the next one is not.
-	epoch, deadline := int64(1), time.Now().Add(60*time.Second)
+	epoch, deadline := int64(1), time.Now().Add(patience)
 	for epoch == 1 {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // one try
 		next, err := authority.Change(ctx, cfg)
 		if err == nil {
 			if err = next.Set(ctx, authority.Record{Epoch: next.State().Epoch() + 1, Region: "lost-b"}); err == nil {
@@ -242,7 +242,7 @@ func TestAuthorityOutlivesABroker(t *testing.T) {
 			t.Logf("change without the leader: %v", err)
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no change was possible within a minute")
+			t.Fatal("no change was possible in time")
 		}
 	}
 	took := untilKnown(t, w, "the change", func(k authority.Knowledge) bool { return k.Known && k.State.Epoch() == epoch })

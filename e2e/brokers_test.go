@@ -57,7 +57,7 @@ func leadersMove(t *testing.T, pair *kafkatest.ClusterPair) {
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	written, err := live.Stop(ctx)
 	if err != nil {

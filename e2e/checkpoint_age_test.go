@@ -163,7 +163,7 @@ func measureAges(t *testing.T, pair *kafkatest.ClusterPair, follow string, durin
 	}
 	stop()
 	read.Wait()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := live.Stop(ctx); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // command builds the program itself, once, for tests of what it says and of its
@@ -36,7 +35,7 @@ func runCommand(t *testing.T, args ...string) (stdout, stderr string, code int) 
 	if err != nil {
 		t.Fatalf("build the command: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out, says bytes.Buffer

@@ -108,7 +108,7 @@ func (m *moments) come(is func(moment) bool) {
 func (d *dying) switchover(happen ...moment) *cutover.Result {
 	d.t.Helper()
 	d.passes("switchover", "--to", d.other())
-	ctx, cancel := context.WithTimeout(d.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	setup, err := pairSetup(ctx, d.file, d.at, d.other())
 	if err != nil {
@@ -146,7 +146,7 @@ func (d *dying) returns(region string) {
 // ready waits until every broker of a region is one of its members, and answers.
 func (d *dying) ready(region string) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	if err := d.cluster(region).Ready(ctx); err != nil {
 		d.t.Fatal(err)
@@ -194,7 +194,7 @@ func (d *dying) took(what string, began time.Time) {
 // readFrom waits until every group has read a record of a region since it was counted.
 func (d *dying) readFrom(region string, counted map[string]int) {
 	d.t.Helper()
-	waitFor(d.t, 20*time.Second, "the groups to read in "+region, func() bool {
+	eventually(d.t, "the groups to read in "+region, func() bool {
 		for group, n := range d.reads(region) {
 			if n <= counted[group] {
 				return false
@@ -222,7 +222,7 @@ func (d *dying) restGroups() {
 	d.tell("readers", "none")
 	waitGone(d.t, d.theatre, "reading")
 	at := time.Now()
-	waitFor(d.t, 20*time.Second, "the commits to be followed", func() bool {
+	eventually(d.t, "the commits to be followed", func() bool {
 		stdout, _, code := d.run("offsets", "translate", "--link", d.at+"->"+d.other(), "-o", "json")
 		return code == 0 && resultOf[struct {
 			Current struct {
@@ -259,7 +259,7 @@ func (d *dying) counted(region string, again map[string]bool) {
 func (d *dying) has(region string, want, again map[string]bool) {
 	d.t.Helper()
 	var wrong string
-	waitFor(d.t, 20*time.Second, "the copy in "+region, func() bool {
+	eventually(d.t, "the copy in "+region, func() bool {
 		have := d.records(region)
 		missing, twice, foreign := 0, 0, 0
 		for id := range want {
@@ -400,7 +400,7 @@ func (d *dying) sourceDiesBeforeThePoint() (lost map[string]bool) {
 	d.quiet()
 	d.counted(d.east(), nil)
 	d.counted(d.west(), lost)
-	d.settled(20*time.Second, nil)
+	d.settled(nil)
 	d.tell("writers", d.east())
 	return lost
 }
@@ -453,7 +453,7 @@ func (d *dying) sourceIsHalfDead(replayed map[string]bool) {
 		}
 	}
 	d.ready(d.east())
-	d.settled(20*time.Second, nil)
+	d.settled(nil)
 	d.counted(d.west(), replayed)
 	d.has(d.east(), before, nil)
 }

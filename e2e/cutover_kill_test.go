@@ -423,7 +423,7 @@ func (k *killing) returned() {
 func (k *killing) rest() {
 	k.t.Helper()
 	k.quiet()
-	if !k.same(20 * time.Second) {
+	if !k.same() {
 		k.t.FailNow()
 	}
 }
@@ -445,10 +445,10 @@ func (k *killing) failback() {
 func (k *killing) finish() {
 	k.t.Helper()
 	k.quiet()
-	k.same(30 * time.Second)
-	k.settled(30*time.Second, k.lost.sent)
+	k.same()
+	k.settled(k.lost.sent)
 	for _, c := range []*kafkatest.Cluster{k.pair.Source, k.pair.Target} {
-		waitFor(k.t, 30*time.Second, "transactions of "+c.Config().Name+" to end", func() bool {
+		eventually(k.t, "transactions of "+c.Config().Name+" to end", func() bool {
 			listed, err := c.Admin().ListTransactions(k.t.Context(), nil, []string{"Ongoing", "PrepareCommit", "PrepareAbort"})
 			if err != nil {
 				k.t.Fatal(err)

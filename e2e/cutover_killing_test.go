@@ -59,7 +59,7 @@ const killedVariable = "E2E_CUTOVER"
 // what KILL names. It is a command without a screen.
 func runKilled(file string) int {
 	value := func(name string) string { return os.Getenv(killedVariable + "_" + name) }
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	setup, err := pairSetup(ctx, file, value("FROM"), value("TO"))
 	if err != nil {
@@ -285,7 +285,7 @@ func (k *killing) scratch() (left []string) {
 
 // same waits until both regions have every acknowledged record once and no other. What was
 // stranded is where it was, and once more, as it was replayed, in both.
-func (k *killing) same(within time.Duration) bool {
+func (k *killing) same() bool {
 	k.t.Helper()
 	const replayed = "replayed "
 	want := map[string]map[string]bool{k.east(): {}, k.west(): {}}
@@ -304,7 +304,7 @@ func (k *killing) same(within time.Duration) bool {
 		w.mu.Unlock()
 	}
 	var wrong []string
-	for deadline := time.Now().Add(within); ; time.Sleep(100 * time.Millisecond) { // between two looks
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) { // between two looks
 		wrong = wrong[:0]
 		for _, region := range []string{k.east(), k.west()} {
 			have := map[string]int{}

@@ -192,7 +192,7 @@ func (r *refusing) gates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reading, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	reading, stop := context.WithTimeout(t.Context(), patience)
 	if f := member.PollFetches(reading); f.Err() != nil {
 		t.Fatal(f.Err())
 	}

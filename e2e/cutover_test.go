@@ -403,9 +403,9 @@ func (r *readerApp) work(th *theatre, region string) {
 // settled waits until every record that was acknowledged has been processed by every
 // group, then says how often each was.
 // again may be processed twice: records that were appended a second time.
-func (th *theatre) settled(within time.Duration, again map[string]bool) {
+func (th *theatre) settled(again map[string]bool) {
 	th.t.Helper()
-	deadline := time.Now().Add(within)
+	deadline := time.Now().Add(patience)
 	for {
 		missing := 0
 		for _, r := range th.readers {
@@ -464,7 +464,7 @@ func (th *theatre) settled(within time.Duration, again map[string]bool) {
 func (th *theatre) quiet() {
 	th.t.Helper()
 	th.tell("writers", "none")
-	waitFor(th.t, 20*time.Second, "writers to stop", func() bool {
+	eventually(th.t, "writers to stop", func() bool {
 		_, err := os.Stat(filepath.Join(th.dir, "writing"))
 		return errors.Is(err, os.ErrNotExist)
 	})
@@ -485,7 +485,7 @@ func (th *theatre) acked(more int64) {
 			th.t.Logf("writers are told %q, readers %q", th.told("writers"), th.told("readers"))
 		}
 	}()
-	waitFor(th.t, 20*time.Second, fmt.Sprintf("%d records to be acknowledged", more), func() bool { return sum()-from >= more })
+	eventually(th.t, fmt.Sprintf("%d records to be acknowledged", more), func() bool { return sum()-from >= more })
 }
 
 // startApps starts two idempotent writers, one transactional, and two groups.
@@ -507,7 +507,7 @@ func (th *theatre) passes(args ...string) {
 			th.t.Logf("%s%s", stdout, stderr)
 		}
 	}()
-	waitFor(th.t, 60*time.Second, "the gates of "+strings.Join(args, " "), func() bool {
+	eventually(th.t, "the gates of "+strings.Join(args, " "), func() bool {
 		var code int
 		stdout, stderr, code = th.run(append(args, "--dry-run")...)
 		return code == 0
@@ -565,7 +565,7 @@ func TestSwitchoverThereAndBackLosesAndDoublesNothing(t *testing.T) {
 		th.acked(1000)
 	}
 	th.quiet()
-	th.settled(30*time.Second, nil)
+	th.settled(nil)
 }
 
 // The same under ACLs: applications are kept out by rules, no hook stops them. They find
@@ -635,5 +635,5 @@ func TestSwitchoverByRules(t *testing.T) {
 		t.Error("no application was ever refused")
 	}
 	th.quiet()
-	th.settled(30*time.Second, nil)
+	th.settled(nil)
 }

@@ -114,7 +114,7 @@ func TestTheTargetKnowsEveryRecordWhenSourceAndDaemonDieTogether(t *testing.T) {
 	if behind == 0 {
 		t.Error("no record stood behind a journalled position: the hard case was not met")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := live.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func waitCopied(t *testing.T, c *kafkatest.Cluster, topics ...string) {
 // tailsOf reads the journal and the target's logs as the commands do.
 func tailsOf(t *testing.T, target *cluster.Cluster, topics []string, partitions int32) map[offsets.Lane]journalled {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	j, err := offsets.OpenJournal(ctx, offsets.JournalConfig{Client: target.NewClient, Admin: target.Admin(), Topic: "replicator.east.west.journal", ReadOnly: true, Log: logger(t)})
 	if err != nil {

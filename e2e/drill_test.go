@@ -170,7 +170,7 @@ func TestADrillTouchesNothingAndFindsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	th.passes("switchover", "--to", th.west())
-	waitFor(t, 20*time.Second, "the daemon to place the idle group", func() bool {
+	eventually(t, "the daemon to place the idle group", func() bool {
 		o, err := west.FetchOffsets(t.Context(), idle)
 		return err == nil && len(o) > 0
 	})

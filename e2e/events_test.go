@@ -32,7 +32,7 @@ func journalOf(o mirror.Options) string { return "replicator." + o.From + "." + 
 // until polls the status until ok says so, for a minute at most.
 func (l *link) until(what string, ok func(mirror.LinkStatus) bool) mirror.LinkStatus {
 	l.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(patience); ; {
 		s, answers := l.Status(l.t.Context())
 		if !answers || s.State == mirror.LinkStopping {
 			l.t.Fatalf("waiting for %s: the link has ended: %v", what, l.stop())
@@ -87,7 +87,7 @@ func (l *link) untilAt(topic string, partition int32, position int64) {
 // ended waits until the link stops by itself and returns its error.
 func (l *link) ended() error {
 	l.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(patience); ; {
 		if s, answers := l.Status(l.t.Context()); !answers || s.State == mirror.LinkStopping {
 			return l.stop()
 		}
@@ -210,7 +210,7 @@ func deleteTopic(t *testing.T, c *kafkatest.Cluster, topic string) {
 // createAgain makes a topic of the name of one that was just deleted.
 func createAgain(t *testing.T, c *kafkatest.Cluster, topic string, partitions int32) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		_, err := c.Admin().CreateTopic(t.Context(), partitions, -1, nil, topic)
 		if err == nil {
 			return
@@ -253,7 +253,7 @@ func placeTopic(t *testing.T, c *kafkatest.Cluster, topic string, settings map[s
 // untilLeaders waits until every partition of a topic is as ok says.
 func untilLeaders(t *testing.T, c *kafkatest.Cluster, topic string, ok func(int32, kadm.PartitionDetail) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		topics, err := c.Admin().ListTopics(t.Context(), topic)
 		d := topics[topic]
 		good := err == nil && d.Err == nil && len(d.Partitions) > 0

@@ -94,7 +94,7 @@ func TestFailoverAndFailback(t *testing.T) {
 	}
 	r := resultOf[cutoverResult](t, stdout)
 	onWest := payloads(t, pair.Target, th.topics)
-	waitFor(t, 30*time.Second, "a group to read a record of west", func() bool {
+	eventually(t, "a group to read a record of west", func() bool {
 		th.readers[0].mu.Lock()
 		defer th.readers[0].mu.Unlock()
 		return th.readers[0].by[th.west()] > 0
@@ -172,13 +172,13 @@ func TestFailoverAndFailback(t *testing.T) {
 	}
 	th.acked(500)
 	th.quiet()
-	th.settled(30*time.Second, stranded)
+	th.settled(stranded)
 }
 
 // knows waits until the checkpoints have all that was committed by a time.
 func (th *theatre) knows(at time.Time) {
 	th.t.Helper()
-	waitFor(th.t, 30*time.Second, "the commits to be followed", func() bool {
+	eventually(th.t, "the commits to be followed", func() bool {
 		stdout, _, code := th.run("offsets", "translate", "--link", th.east()+"->"+th.west(), "-o", "json")
 		if code != 0 {
 			return false
@@ -194,7 +194,7 @@ func (th *theatre) knows(at time.Time) {
 
 func waitGone(t *testing.T, th *theatre, name string) {
 	t.Helper()
-	waitFor(t, 20*time.Second, name+" to end", func() bool {
+	eventually(t, name+" to end", func() bool {
 		_, err := os.Stat(filepath.Join(th.dir, name))
 		return os.IsNotExist(err)
 	})

@@ -166,7 +166,7 @@ func commit(t *testing.T, admin *kadm.Client, group, topic string, p int32, at i
 func consume(t *testing.T, c *kafkatest.Cluster, group, topic string, more ...kgo.Opt) {
 	t.Helper()
 	cl := c.Client(t, append([]kgo.Opt{kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}, more...)...)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := cl.PollFetches(ctx).Err(); err != nil {
 		t.Fatalf("consume %s as %s: %v", topic, group, err)
@@ -186,7 +186,7 @@ func inTransaction(t *testing.T, c *kafkatest.Cluster, group, topic string, end 
 		t.Fatal(err)
 	}
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := s.PollFetches(ctx).Err(); err != nil {
 		t.Fatal(err)
@@ -513,7 +513,7 @@ func TestFollowShareGroups(t *testing.T) {
 	c.CreateTopic(t, topic, 1)
 	putEach(t, c, topic, 1, 20)
 	f := follow(t, openCluster(t, "east", c.Bootstrap(), nil), func(cfg *checkpoint.FollowConfig) { cfg.Shares = true })
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cl := c.Client(t, kgo.ShareGroup(topic), kgo.ConsumeTopics(topic))
 	go func() {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
@@ -28,6 +29,20 @@ func TestMain(m *testing.M) {
 		os.Exit(runKilled(file))
 	}
 	os.Exit(kafkatest.Main(m))
+}
+
+// patience is how long a test waits for what has to come, where the time is not what it is
+// about. It is long: machines stand still for seconds, and nothing is lost by waiting.
+const patience = 2 * time.Minute
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) { // between two polls
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
 }
 
 func opts(c *kafkatest.Cluster) []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Bootstrap()...)} }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -103,12 +102,12 @@ http: {listen: ''}
 		{"east", "orders", "east.orders", "DefaultReplicationPolicy"},
 		{"north", "payments", "payments", "IdentityReplicationPolicy"},
 	} {
-		waitFor(t, 30*time.Second, "heartbeats and checkpoints of "+c.alias, func() bool {
+		eventually(t, "heartbeats and checkpoints of "+c.alias, func() bool {
 			return len(records(pair.Target, mirrormaker.RemoteHeartbeats(c.alias))) > 0 &&
 				len(records(pair.Target, mirrormaker.CheckpointsTopic(c.alias))) >= len(commits)
 		})
 		j := kafkatest.Java{Libs: libs, Main: "testdata/MirrorProbe.java", Args: append([]string{target, c.policy, c.alias}, slices.Sorted(maps.Keys(commits))...)}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		out, err := j.Run(ctx, nil)
 		cancel()
 		if err != nil {
@@ -183,7 +182,7 @@ func copyable(t *testing.T, c *kafkatest.Cluster, topic string) (all []*kgo.Reco
 
 // records are those of a topic that may not be there yet.
 func records(c *kafkatest.Cluster, topic string) (all []*kgo.Record) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if topics, err := c.Admin().ListTopicsWithInternal(ctx, topic); err != nil || topics[topic].Err != nil {
 		return nil
@@ -230,7 +229,7 @@ replication.factor = 1
 		}
 	})
 	checkpoints, beats := mirrormaker.CheckpointsTopic("up"), mirrormaker.RemoteHeartbeats("up")
-	waitFor(t, 50*time.Second, "MirrorMaker 2's checkpoints and heartbeats", func() bool {
+	eventually(t, "MirrorMaker 2's checkpoints and heartbeats", func() bool {
 		return len(records(pair.Target, checkpoints)) > 0 && len(records(pair.Target, beats)) > 0
 	})
 	p.Kill()

@@ -76,7 +76,7 @@ func (g groupOn) consume(next bool, opts ...kgo.Opt) (*kgo.Client, *kgo.Record) 
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(client.Close)
-	polling, cancel := context.WithTimeout(g.t.Context(), 20*time.Second)
+	polling, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	records := client.PollRecords(polling, 1).Records()
 	if len(records) == 0 {

@@ -170,7 +170,7 @@ func (g *resuming) resumes(ctx context.Context, c *kafkatest.Cluster, rename fun
 	}
 	defer client.Close()
 	got := map[string]string{}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		polling, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		fetches := client.PollFetches(polling)
@@ -317,7 +317,7 @@ func TestGroupsResumeAtTheExactRecord(t *testing.T) {
 	daemon := startProcess(t, checkpointFile(t, pair, "auto", `w\..*`), "daemon", "")
 	groups := randomGroups(t, pair.Source, rnd, topics, n)
 	same := func(s string) string { return s }
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if report, err := compare.WaitEqual(ctx, compare.Seeds(pair.Source.Bootstrap()...), compare.Seeds(pair.Target.Bootstrap()...), compare.Same(topics[1:]...), compare.Options{}); err != nil {
 		t.Fatal(report, err)

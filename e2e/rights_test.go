@@ -292,7 +292,7 @@ func shareGroup(t *testing.T, c *ruled) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -88,7 +88,7 @@ func (r *runbooks) follow(th *theatre, heading string) {
 				th.t.Logf("%s: exit code %d after %.1f s\n%s", l.text, exit, time.Since(began).Seconds(), said)
 				break
 			}
-			if strings.Contains(l.text, "--yes") || time.Since(began) > 25*time.Second {
+			if strings.Contains(l.text, "--yes") || time.Since(began) > patience {
 				th.t.Fatalf("%s: exit code %d, the runbook %q says %d\n%s", l.text, exit, heading, l.exit, said)
 			}
 			time.Sleep(300 * time.Millisecond)
@@ -105,7 +105,7 @@ func (th *theatre) shell(line string) (said string, exit int) {
 	}
 	line = regexp.MustCompile(`\beast\b`).ReplaceAllString(line, th.east())
 	line = regexp.MustCompile(`\bwest\b`).ReplaceAllString(line, th.west())
-	ctx, cancel := context.WithTimeout(th.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(th.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir = th.dir
@@ -286,7 +286,7 @@ func (th *theatre) killedAt(step string, args ...string) {
 			th.t.Log(said.String())
 		}
 	}()
-	waitFor(th.t, 30*time.Second, "the run to come to "+step, func() bool {
+	eventually(th.t, "the run to come to "+step, func() bool {
 		_, err := os.Stat(marker)
 		return err == nil
 	})
@@ -304,7 +304,7 @@ func runbookHooks(t *testing.T, book *runbooks) {
 	th.acked(500)
 	book.follow(th, "Drill") // of the way back
 	th.quiet()
-	th.settled(30*time.Second, nil)
+	th.settled(nil)
 }
 
 // Each region's copy was given the next epoch for that region.
@@ -313,7 +313,7 @@ func runbookBothClaim(t *testing.T, book *runbooks) {
 	book.follow(th, "Once for each pair")
 	th.writeTo(th.east(), 10)
 	th.startProgram(th.file)
-	waitFor(t, 30*time.Second, "the copy", func() bool { return th.records(th.west()) == 20 })
+	eventually(t, "the copy", func() bool { return th.records(th.west()) == 20 })
 	for _, region := range []string{th.east(), th.west()} {
 		c, err := authority.Change(t.Context(), authority.Config{Cluster: openCluster(t, region, th.cluster(region).Bootstrap(), nil), Pair: authority.PairOf(th.east(), th.west())})
 		if err != nil {
@@ -324,7 +324,7 @@ func runbookBothClaim(t *testing.T, book *runbooks) {
 		}
 		c.Close()
 	}
-	waitFor(t, 20*time.Second, "the link to close", func() bool {
+	eventually(t, "the link to close", func() bool {
 		said, _ := th.shell("replicator status")
 		return strings.Contains(said, "closed")
 	})
@@ -335,7 +335,7 @@ func runbookBothClaim(t *testing.T, book *runbooks) {
 		t.Errorf("%d records were exported, want 6: %v", n, err)
 	}
 	th.writeTo(th.west(), 2)
-	waitFor(t, 20*time.Second, "east to follow", func() bool { return th.records(th.east()) == 20+6+4 })
+	eventually(t, "east to follow", func() bool { return th.records(th.east()) == 20+6+4 })
 }
 
 // East dies with records that were not copied, and comes back.
@@ -346,8 +346,8 @@ func runbookRegionLost(t *testing.T, book *runbooks) {
 	th.writeTo(th.east(), 10)
 	group := th.group(th.east(), 4)
 	th.startProgram(th.file)
-	waitFor(t, 30*time.Second, "the copy", func() bool { return th.records(th.west()) == 20 })
-	waitFor(t, 20*time.Second, "the checkpoint of the group", func() bool {
+	eventually(t, "the copy", func() bool { return th.records(th.west()) == 20 })
+	eventually(t, "the checkpoint of the group", func() bool {
 		said, code := th.shell("replicator offsets translate --link '" + th.east() + "->" + th.west() + "' --group " + group)
 		return code == 0 && strings.Contains(said, "exact")
 	})

@@ -26,7 +26,7 @@ func TestTwoDaemonsShareTheLanes(t *testing.T) {
 	}
 	equal := func() {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if r, err := compare.WaitEqual(ctx, src, dst, compare.Same(topic), compare.Options{}); err != nil {
 			t.Fatalf("%v\n%v", err, r)
@@ -52,7 +52,7 @@ func TestTwoDaemonsShareTheLanes(t *testing.T) {
 		}
 		return members
 	}
-	waitFor(t, 30*time.Second, "both daemons to have ten lanes each", func() bool {
+	eventually(t, "both daemons to have ten lanes each", func() bool {
 		members := shared()
 		for _, n := range members {
 			if n != 10 {
@@ -73,7 +73,7 @@ func TestTwoDaemonsShareTheLanes(t *testing.T) {
 	}
 
 	a.start()
-	waitFor(t, 30*time.Second, "both daemons to share again", func() bool { return len(shared()) == 2 })
+	eventually(t, "both daemons to share again", func() bool { return len(shared()) == 2 })
 	stopping := time.Now()
 	t.Logf("stopped cleanly in %v", b.stop())
 	write(20)
@@ -81,17 +81,5 @@ func TestTwoDaemonsShareTheLanes(t *testing.T) {
 	t.Logf("a daemon stopped: its lanes were copied again after %v", time.Since(stopping))
 	if took := time.Since(stopping); took > 8*time.Second {
 		t.Errorf("hand-over took %v", took)
-	}
-}
-
-// waitFor polls a condition.
-func waitFor(t *testing.T, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain for %s", limit, what)
-		}
-		time.Sleep(50 * time.Millisecond) // polling, bounded
 	}
 }

@@ -201,16 +201,6 @@ func (s *supervised) says(text string) bool {
 	return ok && err == nil && strings.Contains(string(b), text)
 }
 
-// eventually waits for a condition, half a minute at most.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) { // between two polls
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
-
 func (s *supervised) untilSays(text string) {
 	s.t.Helper()
 	eventually(s.t, fmt.Sprintf("it says %q", text), func() bool { return s.says(text) })
@@ -221,7 +211,7 @@ func internal(c *kafkatest.Cluster) compare.Cluster { return compare.Seeds(c.Int
 
 func mustEqual(t *testing.T, from, to *kafkatest.Cluster, topics ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	report, err := compare.WaitEqual(ctx, internal(from), internal(to), compare.Same(topics...), compare.Options{})
 	if err != nil {

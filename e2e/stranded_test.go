@@ -38,7 +38,7 @@ type replayOrder struct {
 
 func runReplay(file string) int {
 	err := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -152,7 +152,7 @@ func TestStrandedRecordsAreReplayedOnceHoweverOftenTheReplayIsKilled(t *testing.
 	if _, killed := replayProcess(t, order, 2*time.Minute); killed {
 		t.Fatal("the last replay did not end")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := live.Stop(ctx); err != nil {
 		t.Fatal(err)

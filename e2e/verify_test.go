@@ -70,7 +70,7 @@ func TestVerifyComparesWhatWasCopied(t *testing.T) {
 		return strings.Replace(text, "refresh_interval: 5s", "name: verified, refresh_interval: 5s, verify: {share: 1}", 1)
 	})
 	state := runInProcess(t, file)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	report, err := compare.WaitEqual(ctx, compare.Seeds(pair.Source.Bootstrap()...), compare.Seeds(pair.Target.Bootstrap()...), pairs, compare.Options{})
 	if err != nil {
@@ -151,7 +151,7 @@ func untilStatus(t *testing.T, d *daemon.Daemon, what string, ok func(*status.Li
 	t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	late := time.After(time.Minute)
+	late := time.After(patience)
 	for {
 		l := statusOf(t, d)
 		if ok(l) {

@@ -33,7 +33,7 @@ func TestOlderVersions(t *testing.T) {
 				pairs = append(pairs, compare.Pair{Source: spec.Topic, Target: spec.Topic})
 			}
 			l := startLink(t, pair, alone(t, mirror.Options{Topics: []string{`w\..*`}}))
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			equal := func() {
 				t.Helper()
@@ -97,7 +97,7 @@ func TestForgottenProducerState(t *testing.T) {
 	}
 	write()
 	l := startLink(t, pair, alone(t, mirror.Options{Topics: []string{regexp.QuoteMeta(prefix) + `\..*`}}))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	equal := func() {
 		t.Helper()

@@ -29,7 +29,7 @@ func TestEveryWorkloadArrives(t *testing.T) {
 	}
 	began := time.Now()
 	l := startLink(t, pair, mirror.Options{Topics: []string{regexp.QuoteMeta(prefix) + `\..*`}})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	report, err := compare.WaitEqual(ctx, compare.Seeds(pair.Source.Bootstrap()...), compare.Seeds(pair.Target.Bootstrap()...), pairs, compare.Options{})
 	t.Logf("%v after %v", report, time.Since(began))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -12,6 +11,7 @@ import (
 	"replicator/internal/kafkatest"
 	"replicator/internal/workload"
 	"replicator/pkg/mirror"
+	"replicator/pkg/offsets"
 )
 
 // Clusters of three brokers whose leaders move and whose logs lose their tails.
@@ -190,7 +190,8 @@ func targetLosesItsTail(t *testing.T, pair *kafkatest.ClusterPair) {
 	for p := range int32(5) {
 		put(t, pair.Source, topic, p, "first", 100)
 	}
-	l := startLink(t, pair, alone(t, mirror.Options{Topics: []string{topic}}))
+	o := alone(t, mirror.Options{Topics: []string{topic}})
+	l := startLink(t, pair, o)
 	for p := range int32(5) {
 		l.untilAt(topic, p, 100)
 	}
@@ -202,7 +203,13 @@ func targetLosesItsTail(t *testing.T, pair *kafkatest.ClusterPair) {
 		}
 		// Positions go to the journal every second. What it does not know of yet is
 		// sent again too, but without an event.
-		time.Sleep(2500 * time.Millisecond)
+		j := openJournal(t, pair.Target, journalOf(o))
+		for p, n := range lose {
+			eventually(t, fmt.Sprintf("the journal knows what partition %d has", p), func() bool {
+				at, _ := j.State(offsets.Lane{Topic: topic, Partition: int32(p)}).Position()
+				return at.Source == int64(100+n)
+			})
+		}
 	})
 	for p := range int32(5) {
 		put(t, pair.Source, topic, p, "third", 30)

@@ -214,13 +214,13 @@ func (w *writersTest) grown(t *testing.T) {
 	// Its end goes on, which is not writing.
 	looking := make(chan writers.Observation)
 	go func() {
-		o, err := writers.Grown(t.Context(), operator, topics, 2*time.Second)
+		o, err := writers.Grown(t.Context(), operator, topics, 3*time.Second)
 		if err != nil {
 			t.Error(err)
 		}
 		looking <- o
 	}()
-	time.Sleep(300 * time.Millisecond) // within the two looks; too early would show as no growth
+	time.Sleep(1500 * time.Millisecond) // within the two looks; too early would show as no growth
 	err = tx.EndTransaction(t.Context(), kgo.TryCommit)
 	t.Logf("commit under the fence: %v", err)
 	if err != nil {

@@ -136,7 +136,8 @@ type scanned struct {
 	read       int64
 }
 
-// scannedAnswer is an answer whose frame is held until it has been routed.
+// scannedAnswer is an answer whose frame is held until it has been routed. The fetcher's
+// goroutine fills it and hands it to the router, which gives it back.
 type scannedAnswer struct {
 	frame   *wire.Frame
 	asked   int32     // bytes
@@ -270,11 +271,14 @@ func (fl *fetching) leaveOut(s *wire.FetchSession) {
 func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitionKey]*fetching) (worked bool, err error) {
 	// What was scanned must reach the loop even when the connection fails: the
 	// table has moved past it. Only the end of the link stops the router early.
-	answers := make(chan scannedAnswer)
+	answers, free := make(chan *scannedAnswer), make(chan *scannedAnswer, 2)
+	for range cap(free) { // one is being routed, so that one is always there
+		free <- &scannedAnswer{}
+	}
 	routed := make(chan struct{})
 	go func() {
 		defer close(routed)
-		f.route(ctx, answers)
+		f.route(ctx, answers, free)
 	}()
 	defer func() {
 		close(answers)
@@ -285,10 +289,7 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 	for _, fl := range table {
 		f.include(fl, session)
 	}
-	// One is being scanned, one waiting, one being routed. Only an answer takes the next: turns
-	// without a fetch would come round to the one that is being routed.
-	var spare [3]scannedAnswer
-	for answered := 0; ; {
+	for {
 		f.apply(table, session)
 		f.fetched = len(table)
 		if session.Len() == 0 {
@@ -311,12 +312,11 @@ func (f *fetcher) serve(ctx context.Context, conn *wire.Conn, table map[partitio
 			return worked, err
 		}
 		worked = true
-		a := &spare[answered%len(spare)]
+		a := <-free
 		a.sent = sent
 		f.scan(a, resp, table, session)
 		select {
-		case answers <- *a:
-			answered++
+		case answers <- a:
 		case <-ctx.Done():
 			resp.Frame.Release()
 			return worked, nil
@@ -386,8 +386,9 @@ func lastOffsets(records []byte) (next int64, epoch int32, largest int, bad bool
 	return next, epoch, largest, false
 }
 
-// route checks and routes the batches of each answer and gives them to the loop.
-func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
+// route checks and routes the batches of each answer, gives them to the loop, and the
+// answer to free, which must have room.
+func (f *fetcher) route(ctx context.Context, answers <-chan *scannedAnswer, free chan<- *scannedAnswer) {
 	r := newRouter(f.link.pool, f.link.routing())
 	for a := range answers {
 		out := f.link.spareFetched()
@@ -407,6 +408,8 @@ func (f *fetcher) route(ctx context.Context, answers <-chan scannedAnswer) {
 			out.lanes = append(out.lanes, fl)
 		}
 		a.frame.Release()
+		a.frame = nil
+		free <- a
 		select {
 		case f.link.fetchedc <- out:
 		case <-ctx.Done():

@@ -77,7 +77,7 @@ func TestWithoutTheNewRegionTheRulesOfAKilledRunAreNamed(t *testing.T) {
 	plan := writers.Plan{Cluster: "east", ClusterID: s.Old.Cluster.ID(), Possible: true, Rules: []writers.Rule{
 		{Topic: "orders", Principal: "User:app"}, {Topic: "payments", Principal: "User:app"}, {Topic: "orders", Principal: "User:theirs", Existed: true},
 	}}
-	if err := putFence(t.Context(), c, "switchover-1", plan); err != nil {
+	if err := putFence(t.Context(), c, writersFenced{Run: "switchover-1"}, plan); err != nil {
 		t.Fatal(err)
 	}
 	no := refusal()

@@ -3,6 +3,7 @@ package cutover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -12,6 +13,7 @@ import (
 
 	"replicator/pkg/authority"
 	"replicator/pkg/evidence"
+	"replicator/pkg/writers"
 )
 
 // killed leaves a run as a command leaves it that was killed behind fence-writers, or that
@@ -78,9 +80,9 @@ func (p *pair) moves(s Setup, verb Verb) {
 }
 
 // fencing is a run that keeps writers off by rules, as far as that.
-func fencing(t *testing.T, s Setup, id string) *run {
+func fencing(t *testing.T, s Setup, verb Verb, id string) *run {
 	t.Helper()
-	r := newRun(s, Request{Verb: Switchover})
+	r := newRun(s, Request{Verb: verb})
 	r.id = id
 	old, err := r.onOld(t.Context())
 	if err != nil {
@@ -107,7 +109,7 @@ func TestARunThatPassedThePointWhileSomebodyReadTheQuestionIsNotUndone(t *testin
 	p.first("east")
 	s := p.setup("east", "west")
 	const id = "switchover-20260101T000000Z-aaaa"
-	fencing(t, s, id)
+	fencing(t, s, Switchover, id)
 	p.killed(s, Switchover, id, "", nil)
 	rules := p.denied("east")
 	_, err := Execute(t.Context(), s, Request{Verb: Switchover, Undo: true, ExpectEpoch: -1, Confirm: func(*Plan) error { p.record(s, 2, id); return nil }})
@@ -121,8 +123,8 @@ func TestACommandThatLostItsRightLiftsNoRules(t *testing.T) {
 	p := newPair(t)
 	p.first("east")
 	s := p.setup("east", "west")
-	first := fencing(t, s, "switchover-1")
-	second := fencing(t, s, "switchover-2")
+	first := fencing(t, s, Switchover, "switchover-1")
+	second := fencing(t, s, Switchover, "switchover-2")
 	_, err := first.unfenceWriters(t.Context())
 	if _, taken := errors.AsType[*authority.FencedError](err); !taken {
 		t.Errorf("undoing behind another command's back: %v", err)
@@ -135,7 +137,7 @@ func TestACommandThatLostItsRightLiftsNoRules(t *testing.T) {
 func TestRulesThatWereTakenAwayStopTheRunBeforeThePoint(t *testing.T) {
 	p := newPair(t)
 	p.first("east")
-	r := fencing(t, p.setup("east", "west"), "switchover-1")
+	r := fencing(t, p.setup("east", "west"), Switchover, "switchover-1")
 	if err := r.rulesStand(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +224,7 @@ func TestBehindThePointAnOldRegionThatIsIllHoldsNothingUp(t *testing.T) {
 	p.record(s, 2, id)
 	// Writers of the new region are kept off by an earlier run.
 	back := p.setup("west", "east")
-	fencing(t, back, "switchover-0")
+	fencing(t, back, Switchover, "switchover-0")
 	p.brokers["east"].Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "orders", Partitions: []int32{1}, Err: kerr.LeaderNotAvailable, Count: -1})
 	res, err := Execute(t.Context(), s, Request{Verb: Switchover, ExpectEpoch: -1})
 	if err != nil {
@@ -233,6 +235,46 @@ func TestBehindThePointAnOldRegionThatIsIllHoldsNothingUp(t *testing.T) {
 	}
 	if res.Outcome.Outcome != evidence.OutcomeFailed || res.Outcome.Next == "" {
 		t.Errorf("only the link back is missing, and the outcome is %+v", res.Outcome)
+	}
+}
+
+func TestUndoingAFailbackLeavesTheRulesOfEarlierRuns(t *testing.T) {
+	p := newPair(t)
+	p.first("east")
+	s := p.setup("east", "west")
+	fencing(t, s, Switchover, "switchover-1").old.Close()
+	if _, err := s.Old.Cluster.Admin().CreateACLs(t.Context(), kadm.NewACLs().Operations(kadm.OpWrite).Topics("orders").Allow("User:late")); err != nil {
+		t.Fatal(err)
+	}
+	denied := func() string {
+		t.Helper()
+		state, err := authority.Read(t.Context(), s.authorityOn(s.Old))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, plan, err := readFence(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		behind, err := writers.Behind(t.Context(), s.Old.Cluster, plan.Rules, true)
+		if err != nil || len(behind) > 0 {
+			t.Fatalf("of the rules that are written down do not stand: %v, %v", behind, err)
+		}
+		return principals(plan) + fmt.Sprint(p.denied("east"))
+	}
+	r := fencing(t, s, Failback, "failback-1")
+	if got := denied(); got != "User:app, User:late1" {
+		t.Fatalf("the failback keeps out %s", got)
+	}
+	for range 2 { // the second time there is nothing to undo
+		proof, err := r.unfence(t.Context(), r.old)
+		t.Log(proof, err)
+		if got := denied(); got != "User:app1" {
+			t.Errorf("of the switchover's rules are left %s", got)
+		}
+	}
+	if n, err := OpenWriters(t.Context(), s.Old.Cluster, r.old, "settle", func(int) {}); err != nil || n != 1 || p.denied("east") != 0 {
+		t.Errorf("%d rules lifted, %d are left: %v", n, p.denied("east"), err)
 	}
 }
 

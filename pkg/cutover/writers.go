@@ -28,6 +28,17 @@ const writersFact = "writers"
 type writersFenced struct {
 	Run    string `json:"run"`
 	Packed []byte `json:"packed"` // gzip of the writers.Plan as JSON
+	// Earlier stood when a failback added to it. The region is not authoritative: undoing the
+	// failback leaves these rules.
+	Earlier *writersFenced `json:"earlier,omitempty"`
+}
+
+func (f *writersFenced) plan() (plan writers.Plan, err error) {
+	z, err := gzip.NewReader(bytes.NewReader(f.Packed))
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(z, maxUnpacked)).Decode(&plan)
+	}
+	return plan, err
 }
 
 // fenceWriters keeps applications from writing to the old region and proves it.
@@ -93,7 +104,7 @@ func (r *run) spared(ctx context.Context, old *authority.Changer) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	_, err = r.lift(ctx, "fence-writers", r.Old, old)
+	_, err = r.unfence(ctx, old)
 	return errors.Join(refused("name the principal of whoever runs this command in cutover.operators", "the rules keep out whoever runs this command, too: %s", strings.Join(missing, "; ")), err)
 }
 
@@ -150,7 +161,7 @@ func principals(p writers.Plan) string {
 // fenceByRules makes the rules. What is to be made is written down first, so that
 // whoever comes after a killed command knows what to lift.
 func (r *run) fenceByRules(ctx context.Context, old *authority.Changer) (writers.Plan, error) {
-	standing, _, err := standingFence(old.State())
+	fact, standing, err := readFence(old.State())
 	if err != nil {
 		return standing, err
 	}
@@ -161,8 +172,14 @@ func (r *run) fenceByRules(ctx context.Context, old *authority.Changer) (writers
 	if !plan.Possible {
 		return plan, refused("use cutover.writers: hook, or stop the applications and run with --writers-stopped", "%s", plan.Why)
 	}
+	next := writersFenced{Run: r.id}
+	if fact != nil && fact.Run == r.id {
+		next.Earlier = fact.Earlier
+	} else if fact != nil && r.req.Verb == Failback {
+		next.Earlier = &writersFenced{Run: fact.Run, Packed: fact.Packed}
+	}
 	plan = withStanding(plan, standing)
-	if err := putFence(ctx, old, r.id, plan); err != nil {
+	if err := putFence(ctx, old, next, plan); err != nil {
 		return plan, err
 	}
 	r.progress("fence-writers", "%d rules for %s are written down", len(plan.Rules), r.Old.Alias)
@@ -196,12 +213,19 @@ func withStanding(plan, standing writers.Plan) writers.Plan {
 }
 
 // putFence writes a plan down, packed: ten thousand rules are much alike.
-func putFence(ctx context.Context, c *authority.Changer, run string, plan writers.Plan) error {
-	packed, err := packPlan(plan)
-	if err != nil {
+func putFence(ctx context.Context, c *authority.Changer, f writersFenced, plan writers.Plan) (err error) {
+	if f.Packed, err = packPlan(plan); err != nil {
 		return err
 	}
-	return c.Put(ctx, writersFact, run, writersFenced{Run: run, Packed: packed})
+	if f.Earlier != nil && len(f.Packed)+len(f.Earlier.Packed) > maxPacked {
+		return tooManyRules(len(plan.Rules))
+	}
+	return c.Put(ctx, writersFact, f.Run, f)
+}
+
+func tooManyRules(n int) error {
+	return refused("use cutover.writers: hook, or stop the applications and run with --writers-stopped",
+		"%d rules are more than can be written down before they are made", n)
 }
 
 func packPlan(plan writers.Plan) ([]byte, error) {
@@ -215,13 +239,12 @@ func packPlan(plan writers.Plan) ([]byte, error) {
 		return nil, fmt.Errorf("pack rules: %w", err)
 	}
 	if b.Len() > maxPacked {
-		return nil, refused("use cutover.writers: hook, or stop the applications and run with --writers-stopped",
-			"%d rules are more than can be written down before they are made", len(plan.Rules))
+		return nil, tooManyRules(len(plan.Rules))
 	}
 	return b.Bytes(), nil
 }
 
-// Limits of a packed plan: what a fact may hold, and what it may unpack to.
+// Limits of packed plans: what a fact may hold, and what each may unpack to.
 const (
 	maxPacked   = 600 << 10
 	maxUnpacked = 256 << 20
@@ -229,45 +252,66 @@ const (
 
 // standingFence is the plan of the rules that keep writers from a region.
 func standingFence(s authority.State) (plan writers.Plan, ok bool, err error) {
+	f, plan, err := readFence(s)
+	return plan, f != nil && err == nil, err
+}
+
+// readFence reads the fact with its plan; nil if there is none.
+func readFence(s authority.State) (f *writersFenced, plan writers.Plan, err error) {
 	fact, ok := s.Facts[writersFact]
 	if !ok {
-		return plan, false, nil
+		return nil, plan, nil
 	}
-	var f writersFenced
-	if err = json.Unmarshal(fact.Data, &f); err == nil {
-		var z *gzip.Reader
-		if z, err = gzip.NewReader(bytes.NewReader(f.Packed)); err == nil {
-			err = json.NewDecoder(io.LimitReader(z, maxUnpacked)).Decode(&plan)
-		}
+	f = &writersFenced{}
+	if err = json.Unmarshal(fact.Data, f); err == nil {
+		plan, err = f.plan()
 	}
 	if err != nil {
-		return plan, false, fmt.Errorf("read fact %s: %w", writersFact, err)
+		return nil, plan, fmt.Errorf("read fact %s: %w", writersFact, err)
 	}
-	return plan, true, nil
+	return f, plan, nil
 }
 
 // OpenWriters takes away the rules that a run made against the applications of a region,
 // and returns how many there were. The right is that of the region's own copy. lifted is
 // called when they are gone, before that is written down.
 func OpenWriters(ctx context.Context, region *cluster.Cluster, c *authority.Changer, run string, lifted func(rules int)) (int, error) {
-	plan, ok, err := standingFence(c.State())
-	if err != nil || !ok {
+	f, plan, err := readFence(c.State())
+	if err != nil || f == nil {
 		return 0, err
 	}
+	return liftFence(ctx, region, c, writersFenced{Run: run}, plan, lifted)
+}
+
+// liftFence takes away the rules of a plan but those of f.Earlier, and writes down that only
+// these are left.
+func liftFence(ctx context.Context, region *cluster.Cluster, c *authority.Changer, f writersFenced, plan writers.Plan, lifted func(rules int)) (int, error) {
 	// The rules may be another command's by now. Who cannot write this down any more has no
 	// right to lift them.
-	if err := putFence(ctx, c, run, plan); err != nil {
+	if err := putFence(ctx, c, f, plan); err != nil {
 		return 0, err
+	}
+	run, left := f.Run, any(nil)
+	if f.Earlier != nil {
+		earlier, err := f.Earlier.plan()
+		if err != nil {
+			return 0, fmt.Errorf("read the rules of run %s: %w", f.Earlier.Run, err)
+		}
+		plan.Rules = slices.DeleteFunc(plan.Rules, func(rule writers.Rule) bool {
+			return slices.ContainsFunc(earlier.Rules, func(e writers.Rule) bool { return e.Topic == rule.Topic && e.Principal == rule.Principal })
+		})
+		run, left = f.Earlier.Run, f.Earlier
 	}
 	if err := writers.Lift(ctx, region, plan); err != nil {
 		return 0, err
 	}
 	lifted(len(plan.Rules))
-	return len(plan.Rules), c.Put(ctx, writersFact, run, nil)
+	return len(plan.Rules), c.Put(ctx, writersFact, run, left)
 }
 
+// lift lets applications write to the authoritative region.
 func (r *run) lift(ctx context.Context, step string, region Region, c *authority.Changer) (string, error) {
-	rules, err := OpenWriters(ctx, region.Cluster, c, r.id, func(rules int) { r.progress(step, "%d rules lifted, to be written down", rules) })
+	rules, err := OpenWriters(ctx, region.Cluster, c, r.id, r.liftedRules(step))
 	if err == nil && rules == 0 {
 		err = skip("no rule of ours keeps writers from %s", region.Alias)
 	}
@@ -275,6 +319,33 @@ func (r *run) lift(ctx context.Context, step string, region Region, c *authority
 		return "", err
 	}
 	return fmt.Sprintf("%d rules on %s lifted", rules, region.Alias), nil
+}
+
+func (r *run) liftedRules(step string) func(int) {
+	return func(rules int) { r.progress(step, "%d rules lifted, to be written down", rules) }
+}
+
+// unfence takes away what fenceByRules has added on the old region.
+func (r *run) unfence(ctx context.Context, old *authority.Changer) (string, error) {
+	f, plan, err := readFence(old.State())
+	if err != nil {
+		return "", err
+	}
+	if r.req.Verb != Failback { // the old region is authoritative still, whoever made the rules
+		return r.lift(ctx, "fence-writers", r.Old, old)
+	}
+	if f == nil || f.Run != r.id {
+		return "", skip("no rule of this run keeps writers from %s", r.Old.Alias)
+	}
+	rules, err := liftFence(ctx, r.Old.Cluster, old, *f, plan, r.liftedRules("fence-writers"))
+	if err != nil {
+		return "", err
+	}
+	proof := fmt.Sprintf("%d rules on %s lifted", rules, r.Old.Alias)
+	if f.Earlier != nil {
+		proof += ", those of run " + f.Earlier.Run + " stand"
+	}
+	return proof, nil
 }
 
 func (r *run) unfenceWriters(ctx context.Context) (string, error) {
@@ -295,7 +366,7 @@ func (r *run) unfenceWriters(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.lift(ctx, "fence-writers", r.Old, old)
+	return r.unfence(ctx, old)
 }
 
 // openWriters lets applications write to the new region: the rules of an earlier run,

@@ -76,25 +76,8 @@ func (r *run) promote(ctx context.Context) (string, error) {
 		r.record.Since = time.Now().UTC()
 		err = r.changer.Set(ctx, r.record)
 	}
-	if unknown, ok := errors.AsType[*authority.UnknownError](err); ok {
-		// Whether it counts is found out before anything is undone. Taking the right anew ends
-		// the transaction, one way or the other.
-		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-		defer cancel()
-		again, changeErr := authority.Change(asking, r.authorityOn(r.New))
-		if changeErr != nil {
-			r.promoted = true // it may be: nothing is undone
-			return "", errors.Join(unknown, changeErr)
-		}
-		r.changer.Close()
-		r.changer = again
-		r.audit.changer = again
-		switch current, _ := again.State().Current(); {
-		case current.Run == r.id:
-			err = nil
-		case current.Epoch >= r.record.Epoch: // the right was another command's in between
-			return "", &authority.FencedError{Pair: r.Pair, Cluster: r.New.Alias, Err: fmt.Errorf("run %s made %s authoritative", current.Run, current.Region)}
-		}
+	if _, moved := errors.AsType[*authority.EpochError](err); err != nil && !moved && !isFenced(err) {
+		err = r.afterFailedSet(ctx, err)
 	}
 	if err != nil {
 		return "", err
@@ -126,6 +109,35 @@ func (r *run) promote(ctx context.Context) (string, error) {
 		proof += fmt.Sprintf("; %s does not know it yet", strings.Join(not, " and "))
 	}
 	return proof, nil
+}
+
+// afterFailedSet finds out whose record counts, before anything is undone. It returns nil if
+// that of this run was written all the same.
+func (r *run) afterFailedSet(ctx context.Context, err error) error {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	var now authority.State
+	if _, unknown := errors.AsType[*authority.UnknownError](err); unknown {
+		// Taking the right anew ends the transaction, one way or the other.
+		again, changeErr := authority.Change(asking, r.authorityOn(r.New))
+		if changeErr != nil {
+			r.promoted = true // it may be: nothing is undone
+			return errors.Join(err, changeErr)
+		}
+		r.changer.Close()
+		r.changer = again
+		r.audit.changer = again
+		now = again.State()
+	} else if now, _ = authority.Read(asking, r.authorityOn(r.New)); len(now.Records) == 0 {
+		return err
+	}
+	switch current, _ := now.Current(); {
+	case current.Run == r.id:
+		return nil
+	case current.Epoch >= r.record.Epoch: // the right was another command's in between
+		return &authority.FencedError{Pair: r.Pair, Cluster: r.New.Alias, Err: fmt.Errorf("run %s made %s authoritative", current.Run, current.Region)}
+	}
+	return err
 }
 
 // tellOld brings the old region's copy up to date, within a time: writers have no region

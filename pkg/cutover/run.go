@@ -165,7 +165,7 @@ func (r *run) execute(ctx context.Context) (*Result, error) {
 	if err != nil { // nobody else knows how it ended: the next command takes it up
 		outcome.Outcome, outcome.Error = evidence.OutcomeInterrupted, errors.Join(errors.New(cmp.Or(outcome.Error, "the end of the run is not kept")), err).Error()
 		switch {
-		case isFenced(err):
+		case isFenced(err), outcome.Next == takenOverNext:
 			outcome.Next = takenOverNext
 		case r.audit.down == nil: // else it is said already
 			outcome.Next = "run the same command again: it goes on where this one ended"

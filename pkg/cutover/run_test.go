@@ -493,6 +493,44 @@ func TestAnAnswerToTheCommitThatNeverCameIsLookedUp(t *testing.T) {
 	}
 }
 
+// Another command promotes the region while the commit of this one fails. What that one
+// relies on is not undone.
+func TestAnotherCommandsPromotionIsNotUndone(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	west, tr := p.brokers["west"], newTrial(p, 0)
+	const other = "switchover-of-somebody-else"
+	var failing atomic.Bool
+	cmd := &command{pair: p, setup: tr.setup(), told: saying("promote", evidence.StepBegun, func() {
+		west.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			west.KeepControl()
+			end := req.(*kmsg.EndTxnRequest)
+			if !strings.Contains(end.TransactionalID, tr.from) || !failing.CompareAndSwap(false, true) {
+				return nil, nil, false
+			}
+			west.SleepControl(func() {
+				s := tr.setup()
+				c, err := authority.Change(t.Context(), s.authorityOn(s.New))
+				if err == nil {
+					err = c.Set(t.Context(), authority.Record{Epoch: 1, Region: tr.to, Verb: string(Switchover), Run: other})
+					c.Close()
+				}
+				if err != nil {
+					t.Errorf("the other command: %v", err)
+				}
+			})
+			resp := req.ResponseKind().(*kmsg.EndTxnResponse)
+			resp.ErrorCode = kerr.UnknownServerError.Code
+			return resp, nil, true
+		})
+	})}
+	res, err := cmd.do(Request{Verb: Switchover}, notes)
+	now := p.look(cmd.setup)
+	if current, _ := now.new.Current(); current.Run != other || now.facts != "first second third" || res == nil || res.Outcome.Outcome != evidence.OutcomeInterrupted || res.Outcome.Next != takenOverNext {
+		t.Errorf("it comes to %s; left is %s", end(res, err), now)
+	}
+}
+
 // A record that was written and cannot be read back stands: nothing of the run is undone.
 func TestARecordThatCannotBeReadBackStands(t *testing.T) {
 	t.Parallel()

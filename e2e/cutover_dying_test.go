@@ -409,7 +409,7 @@ func (d *dying) sourceDiesBeforeThePoint() (lost map[string]bool) {
 // given up with --force only, and whatever is asked of it ends.
 func (d *dying) sourceIsHalfDead(replayed map[string]bool) {
 	d.t.Helper()
-	const bound = 25 * time.Second // what is stated, and the time of a busy machine
+	const bound = 40 * time.Second // what is stated, and the time of a busy machine
 	d.restGroups()
 	d.quiet()
 	before, reads := d.sentRecords(), d.reads(d.west())

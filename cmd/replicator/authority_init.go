@@ -18,10 +18,42 @@ import (
 	"replicator/pkg/cutover"
 )
 
+// initOptions are those of commands that write a region down by decision.
 type initOptions struct {
 	link, region, why string
 	yes               bool
 	timeout           time.Duration
+}
+
+func (o *initOptions) add(cmd *cobra.Command, is string) {
+	f := cmd.Flags()
+	f.StringVar(&o.link, "link", "", "`name` of a link of the pair; needed where the configuration has several pairs")
+	f.StringVar(&o.region, "region", "", "`alias` of the cluster that is "+is+" (required)")
+	f.StringVar(&o.why, "why", "", "`text` for the history")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.DurationVar(&o.timeout, "timeout", 60*time.Second, "`time` the command may take in all, but for your answer")
+}
+
+// chosen is the pair of the region that was given.
+func (a *app) chosen(o *initOptions, verb, question string) (*config.Config, *governedPair, error) {
+	file, ok := a.stdin.(*os.File)
+	switch {
+	case o.region == "":
+		return nil, nil, coded(exitUsage, errors.New("choose region: "+question), "--region names its cluster")
+	case o.timeout <= 0:
+		return nil, nil, coded(exitUsage, fmt.Errorf("choose timeout: %v is no time", o.timeout), "")
+	case !o.yes && (!ok || !term.IsTerminal(int(file.Fd()))):
+		return nil, nil, coded(exitUsage, errors.New(verb+": there is no terminal to ask on"), "--yes writes without asking")
+	}
+	cfg, err := a.load(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := choosePair(cfg, o.link)
+	if err == nil && !p.Has(o.region) {
+		err = coded(exitUsage, fmt.Errorf("choose region: %q is none of pair %s", o.region, p), "")
+	}
+	return cfg, p, err
 }
 
 func newAuthorityInit(a *app) *cobra.Command {
@@ -40,36 +72,14 @@ other cluster could not be reached or written to: run it again later.`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.initAuthority(cmd.Context(), o) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.link, "link", "", "`name` of a link of the pair; needed where the configuration has several pairs")
-	f.StringVar(&o.region, "region", "", "`alias` of the cluster that is authoritative (required)")
-	f.StringVar(&o.why, "why", "", "`text` for the history")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.DurationVar(&o.timeout, "timeout", 60*time.Second, "`time` the command may take in all, but for your answer")
+	o.add(cmd, "authoritative")
 	return cmd
 }
 
 func (a *app) initAuthority(ctx context.Context, o *initOptions) error {
-	switch {
-	case o.region == "":
-		return coded(exitUsage, errors.New("choose region: which has been authoritative so far?"), "--region names its cluster")
-	case o.timeout <= 0:
-		return coded(exitUsage, fmt.Errorf("choose timeout: %v is no time", o.timeout), "")
-	}
-	file, ok := a.stdin.(*os.File)
-	if !o.yes && (!ok || !term.IsTerminal(int(file.Fd()))) {
-		return coded(exitUsage, errors.New("init authority: there is no terminal to ask on"), "--yes writes without asking")
-	}
-	cfg, err := a.load(nil)
+	cfg, p, err := a.chosen(o, "init authority", "which has been authoritative so far?")
 	if err != nil {
 		return err
-	}
-	p, err := choosePair(cfg, o.link)
-	if err != nil {
-		return err
-	}
-	if !p.Has(o.region) {
-		return coded(exitUsage, fmt.Errorf("choose region: %q is none of pair %s", o.region, p), "")
 	}
 	reading, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"replicator/pkg/authority"
 	"replicator/pkg/cutover"
@@ -30,35 +28,14 @@ Exit codes: 0 both copies have it, 1 failed, 3 refused: nothing contradicts.`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.settleAuthority(cmd.Context(), o) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.link, "link", "", "`name` of a link of the pair; needed where the configuration has several pairs")
-	f.StringVar(&o.region, "region", "", "`alias` of the cluster that is to be authoritative (required)")
-	f.StringVar(&o.why, "why", "", "`text` for the history")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.DurationVar(&o.timeout, "timeout", 60*time.Second, "`time` the command may take in all, but for your answer")
+	o.add(cmd, "to be authoritative")
 	return cmd
 }
 
 func (a *app) settleAuthority(ctx context.Context, o *initOptions) error {
-	file, ok := a.stdin.(*os.File)
-	switch {
-	case o.region == "":
-		return coded(exitUsage, errors.New("choose region: which is to be authoritative?"), "--region names its cluster")
-	case o.timeout <= 0:
-		return coded(exitUsage, fmt.Errorf("choose timeout: %v is no time", o.timeout), "")
-	case !o.yes && (!ok || !term.IsTerminal(int(file.Fd()))):
-		return coded(exitUsage, errors.New("settle authority: there is no terminal to ask on"), "--yes writes without asking")
-	}
-	cfg, err := a.load(nil)
+	cfg, p, err := a.chosen(o, "settle authority", "which is to be authoritative?")
 	if err != nil {
 		return err
-	}
-	p, err := choosePair(cfg, o.link)
-	if err != nil {
-		return err
-	}
-	if !p.Has(o.region) {
-		return coded(exitUsage, fmt.Errorf("choose region: %q is none of pair %s", o.region, p), "")
 	}
 	reading, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()

@@ -114,11 +114,11 @@ func (r *run) promote(ctx context.Context) (string, error) {
 // afterFailedSet finds out whose record counts, before anything is undone. It returns nil if
 // that of this run was written all the same.
 func (r *run) afterFailedSet(ctx context.Context, err error) error {
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-	defer cancel()
 	var now authority.State
 	if _, unknown := errors.AsType[*authority.UnknownError](err); unknown {
 		// Taking the right anew ends the transaction, one way or the other.
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		defer cancel()
 		again, changeErr := authority.Change(asking, r.authorityOn(r.New))
 		if changeErr != nil {
 			r.promoted = true // it may be: nothing is undone
@@ -128,8 +128,10 @@ func (r *run) afterFailedSet(ctx context.Context, err error) error {
 		r.changer = again
 		r.audit.changer = again
 		now = again.State()
-	} else if now, _ = authority.Read(asking, r.authorityOn(r.New)); len(now.Records) == 0 {
-		return err
+	} else if silent(ctx, r.New) == nil { // it was not written; writers wait to be let in again
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), oldTime)
+		defer cancel()
+		now, _ = authority.Read(asking, r.authorityOn(r.New))
 	}
 	switch current, _ := now.Current(); {
 	case current.Run == r.id:

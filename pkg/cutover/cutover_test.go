@@ -131,7 +131,7 @@ func TestAGivenUpRegionIsTakenInAsDecided(t *testing.T) {
 	has := map[string][]string{from: p.written, to: p.written}
 	for round, decision := range []Decision{Replay, Export, Discard} {
 		dead := p.setup(from, to)
-		dead.Old = opened(t, from, "127.0.0.1:1")
+		dead.Old = illRegion(t, from, "127.0.0.1:1")
 		p.same(to, has[to])
 		p.commit(from, 4+int64(round))
 		until(t, "the group's checkpoint", func() error {
@@ -218,7 +218,7 @@ func gaveUp(t *testing.T) *pair {
 	p.run()
 	p.same("west", p.written)
 	dead := p.setup("east", "west")
-	dead.Old = opened(t, "east", "127.0.0.1:1")
+	dead.Old = illRegion(t, "east", "127.0.0.1:1")
 	p.passes(dead, Request{Verb: Failover})
 	p.does(dead, Request{Verb: Failover})
 	p.write("east", 2)
@@ -324,7 +324,7 @@ func TestWhatWasCopiedBackIsNotStranded(t *testing.T) {
 	has := slices.Concat(p.written, p.written[20:22]) // what was replayed comes back as new
 	p.same("east", has)
 	dead := s
-	dead.Old = opened(t, "east", "127.0.0.1:1")
+	dead.Old = illRegion(t, "east", "127.0.0.1:1")
 	p.does(dead, Request{Verb: Failover, Force: true})
 	super := p.super("east")
 	if err := super.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Value: []byte("alone")}).FirstErr(); err != nil {

@@ -20,7 +20,6 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"replicator/pkg/authority"
-	"replicator/pkg/cluster"
 	"replicator/pkg/evidence"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
@@ -46,19 +45,7 @@ func newReturned(t *testing.T) *returned {
 	r := &returned{t: t, dir: t.TempDir(), noteFails: &atomic.Bool{}}
 	r.file = filepath.Join(r.dir, "stranded.jsonl")
 	region := func(alias string) (Region, *kfake.Cluster) {
-		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ClusterID(alias+"-id"), kfake.SeedTopics(2, "orders"), kfake.SeedTopics(1, "replicator.east.west.checkpoints"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(k.Close)
-		cfg := cluster.DefaultConfig()
-		cfg.BootstrapServers = k.ListenAddrs()
-		c, err := cluster.Open(t.Context(), alias, cfg, cluster.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		return Region{Alias: alias, Cluster: c}, k
+		return fakeBrokers(t, alias, kfake.SeedTopics(2, "orders"), kfake.SeedTopics(1, "replicator.east.west.checkpoints"))
 	}
 	link := func(from, to string) Link {
 		own := "replicator." + from + "." + to

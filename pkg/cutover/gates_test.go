@@ -221,10 +221,7 @@ func TestABrokerThatIsDownHoldsUpAPlannedMoveOnly(t *testing.T) {
 		}
 		return resp, nil, true
 	})
-	r := opened(t, "west", addrs[0])
-	if r.Err != nil {
-		t.Fatal(r.Err)
-	}
+	r := regionAt(t, "west", addrs[0])
 	for partly, want := range map[bool]string{true: "ok warning: 1 of 3 do not answer: ", false: "1 of 3 cannot be used: "} {
 		g := &gates{}
 		g.brokers(t.Context(), r, partly)

@@ -8,48 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
-
 	"replicator/pkg/authority"
-	"replicator/pkg/cluster"
 	"replicator/pkg/evidence"
 	"replicator/pkg/writers"
 )
-
-// fakeRegion is a region of its own.
-func fakeRegion(t *testing.T, alias string) Region {
-	t.Helper()
-	r, _ := fakeBrokers(t, alias, kfake.NumBrokers(1))
-	return r
-}
-
-// fakeBrokers is a region of its own with its brokers.
-func fakeBrokers(t *testing.T, alias string, opts ...kfake.Opt) (Region, *kfake.Cluster) {
-	t.Helper()
-	k, err := kfake.NewCluster(opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
-	r := opened(t, alias, k.ListenAddrs()...)
-	if r.Err != nil {
-		t.Fatal(r.Err)
-	}
-	return r, k
-}
-
-// opened is what the commands make of a region's addresses, with little patience.
-func opened(t *testing.T, alias string, addrs ...string) Region {
-	t.Helper()
-	cfg := cluster.DefaultConfig()
-	cfg.BootstrapServers = addrs
-	cfg.Timeouts = cluster.Timeouts{Dial: 300 * time.Millisecond, Request: 300 * time.Millisecond, Retry: time.Second}
-	r := Region{Alias: alias}
-	if r.Cluster, r.Err = cluster.Open(t.Context(), alias, cfg, cluster.Options{}); r.Err == nil {
-		t.Cleanup(r.Cluster.Close)
-	}
-	return r
-}
 
 // A command that was killed keeps applications off the old region, and the new one is gone:
 // nothing is undone, because nobody knows how far it came, but how to is said.
@@ -99,8 +61,8 @@ func TestOnlyADarkRegionIsGivenUpWithoutForce(t *testing.T) {
 		old  Region
 		gone bool
 	}{
-		"nobody listens":         {old: opened(t, "east", "127.0.0.1:1"), gone: true},
-		"nothing is answered":    {old: opened(t, "east", frozen.Addr().String())},
+		"nobody listens":         {old: illRegion(t, "east", "127.0.0.1:1"), gone: true},
+		"nothing is answered":    {old: illRegion(t, "east", frozen.Addr().String())},
 		"it cannot be looked at": {old: Region{Alias: "east", Err: errors.New("read password: no such file")}},
 	} {
 		t.Run(name, func(t *testing.T) {

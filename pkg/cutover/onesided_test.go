@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"replicator/pkg/authority"
-	"replicator/pkg/cluster"
 	"replicator/pkg/evidence"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
@@ -21,23 +20,12 @@ import (
 // topicsOn opens an embedded cluster with topics of so many partitions.
 func topicsOn(t *testing.T, alias string, topics map[string]int32) Region {
 	t.Helper()
-	opts := []kfake.Opt{kfake.NumBrokers(2), kfake.ClusterID(alias + "-id")}
+	opts := []kfake.Opt{kfake.NumBrokers(2)}
 	for name, n := range topics {
 		opts = append(opts, kfake.SeedTopics(n, name))
 	}
-	k, err := kfake.NewCluster(opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
-	cfg := cluster.DefaultConfig()
-	cfg.BootstrapServers = k.ListenAddrs()
-	c, err := cluster.Open(t.Context(), alias, cfg, cluster.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	return Region{Alias: alias, Cluster: c}
+	r, _ := fakeBrokers(t, alias, opts...)
+	return r
 }
 
 // betweenTopics is a pair whose links copy all topics that begin with "shop.", both ways,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -135,8 +136,10 @@ func (c *copied) caughtUp(l *mirror.Link) {
 		j := c.journal(realJournal)
 		behind := ""
 		want.Each(func(o kadm.ListedOffset) {
-			if p, _ := j.State(offsets.Lane{Topic: "orders", Partition: o.Partition}).Position(); p.Source < o.Offset {
-				behind = fmt.Sprintf("orders-%d is at %d of %d", o.Partition, p.Source, o.Offset)
+			state := j.State(offsets.Lane{Topic: "orders", Partition: o.Partition})
+			opened, _ := state.Last() // a lane that has copied nothing since has no position
+			if p, _ := state.Position(); max(opened.Source, p.Source) < o.Offset {
+				behind = fmt.Sprintf("orders-%d is at %d of %d", o.Partition, max(opened.Source, p.Source), o.Offset)
 			}
 		})
 		if behind == "" {
@@ -317,6 +320,41 @@ func TestAQuotaCutsNoTail(t *testing.T) {
 		if tail.Err == nil || !tail.Unread {
 			t.Errorf("%v, of which there was no time to read: unread %v, %v", l, tail.Unread, tail.Err)
 		}
+	}
+}
+
+// A leader that moves is waited for. Where all replicas are down nothing moves.
+func TestAPartitionWhoseReplicasAreAllDownIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
+	c := newCopied(t)
+	c.transactions(1)
+	c.run(func() {})
+	j := c.journal(realJournal)
+	c.target.ControlKey(kmsg.Metadata.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.target.KeepControl()
+		m := req.(*kmsg.MetadataRequest)
+		if len(m.Topics) != 1 || m.Topics[0].Topic == nil || *m.Topics[0].Topic != "orders" {
+			return nil, nil, false
+		}
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic = m.Topics[0].Topic
+		for i := range int32(3) {
+			p := kmsg.NewMetadataResponseTopicPartition()
+			p.Partition, p.Leader, p.ErrorCode, p.Replicas, p.OfflineReplicas = i, -1, kerr.LeaderNotAvailable.Code, []int32{7, 8}, []int32{8, 7}
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		resp := m.ResponseKind().(*kmsg.MetadataResponse)
+		resp.Topics = append(resp.Topics, topic)
+		return resp, nil, true
+	})
+	began := time.Now()
+	for l, tail := range c.tails(j) {
+		if !tail.Unread || tail.Err == nil || !strings.Contains(tail.Err.Error(), "all its replicas are on brokers that are down, [7 8]") {
+			t.Errorf("%v: unread %v, %v", l, tail.Unread, tail.Err)
+		}
+	}
+	if took := time.Since(began); took > 8*time.Second { // a leader would be waited for longer
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -30,8 +30,9 @@ type Tail struct {
 // target names a lane's topic on the target. Records of ours that the journal does not know, a
 // target topic made anew, and a log that was cut and written to since are errors of the lane. A log
 // that ends where the journal's position says is believed without a look at its last record.
-// Leaders that move are asked again for 10 s, at most until three quarters of ctx's time are over,
-// or ctx ends; the lanes that are left then have the last error. The error returned is that of the
+// Leaders that move are asked again for 10 s, for 2 s where all replicas of what is left are offline,
+// at most until three quarters of ctx's time are over, or ctx ends; the lanes that are left then have
+// the last error. The error returned is that of the
 // journal.
 func ReadTails(ctx context.Context, c *cluster.Cluster, j *Journal, target func(Lane) string, lanes []Lane) (map[Lane]Tail, error) {
 	r := tailReader{cluster: c}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,9 +29,13 @@ const (
 
 	// leaderPatience is how long leaders are waited for while no other log comes to its end: as
 	// long as a controller takes to miss a broker (broker.session.timeout.ms, 9 s by default).
-	// Where that was the only replica there is none for hours.
 	leaderPatience = 10 * time.Second
+	// offlinePatience is that of partitions whose replicas are all on brokers that the controller
+	// misses already: there is no leader until one of these is back, which may take hours.
+	offlinePatience = 2 * time.Second
 )
+
+var errOffline = errors.New("all its replicas are on brokers that are down")
 
 // refused is an answer that will not get better.
 type refused struct{ error }
@@ -65,7 +70,11 @@ func (r *tailReader) read(ctx context.Context) {
 			since = time.Now()
 		}
 		r.pending = left
-		if len(left) > 0 && time.Since(since) > leaderPatience {
+		patience := offlinePatience
+		if slices.ContainsFunc(left, func(t *tailLog) bool { return !errors.Is(t.err, errOffline) }) {
+			patience = leaderPatience
+		}
+		if len(left) > 0 && time.Since(since) > patience {
 			return
 		}
 		if len(left) > 0 {
@@ -124,22 +133,24 @@ func (r *tailReader) leaders(ctx context.Context) map[int32][]*tailLog {
 		if answer.Topic == nil {
 			continue
 		}
-		leader := map[int32]int32{}
-		for _, p := range answer.Partitions {
-			leader[p.Partition] = p.Leader
+		partitions := map[int32]*kmsg.MetadataResponseTopicPartition{}
+		for i := range answer.Partitions {
+			partitions[answer.Partitions[i].Partition] = &answer.Partitions[i]
 		}
 		for _, t := range topics[*answer.Topic] {
-			broker, known := leader[t.lane.Partition]
+			p := partitions[t.lane.Partition]
 			switch {
 			case !t.answered(answer.ErrorCode):
 				if errors.Is(t.err, kerr.UnknownTopicOrPartition) {
 					t.err = refused{errors.New("the topic does not exist on the target")}
 				}
-			case !known:
+			case p == nil:
 				t.err = refused{fmt.Errorf("the topic has %d partitions on the target", len(answer.Partitions))}
-			case broker >= 0:
+			case p.Leader >= 0:
 				t.topicID = answer.TopicID
-				byBroker[broker] = append(byBroker[broker], t)
+				byBroker[p.Leader] = append(byBroker[p.Leader], t)
+			case len(p.Replicas) > 0 && !slices.ContainsFunc(p.Replicas, func(b int32) bool { return !slices.Contains(p.OfflineReplicas, b) }):
+				t.err = fmt.Errorf("find the leader: %w: %w, %d", kerr.LeaderNotAvailable, errOffline, p.Replicas)
 			}
 		}
 	}

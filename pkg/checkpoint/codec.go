@@ -33,6 +33,7 @@ type Freshness struct {
 	Instance string
 	Mode     string    // tail or poll
 	Current  time.Time // commits acknowledged by then are in the checkpoints, millisecond precision
+	Said     time.Time // when it said so: the record's timestamp
 }
 
 // VersionError is a record of a newer replicator; nothing of it is guessed.

@@ -45,8 +45,10 @@ const (
 
 // Link is what a keeper needs of the link whose groups it keeps.
 type Link interface {
-	// Live returns those of the lanes that this daemon has open; nil asks for all.
+	// Live returns those of the lanes that this daemon has open.
 	Live(ctx context.Context, lanes []offsets.Lane) (map[offsets.Lane]offsets.Live, error)
+	// Held returns all lanes of this daemon.
+	Held(ctx context.Context) (offsets.Held, error)
 }
 
 // Config is what a keeper needs.
@@ -85,7 +87,8 @@ type Keeper struct {
 	progress map[Key]*progress
 	byLane   map[offsets.Lane]map[*progress]struct{}
 	dirty    map[offsets.Lane]map[*progress]struct{} // to be translated
-	held     map[offsets.Lane]heldLane               // lanes of this daemon, as of the last sweep
+	held     map[offsets.Lane]heldLane               // open lanes of this daemon, as of the last sweep
+	opening  map[offsets.Lane]bool                   // its other ones: nothing is written of them yet
 
 	written  int64
 	failures map[string]int64 // by class
@@ -113,6 +116,9 @@ type progress struct {
 	reason    Reason // why it is not placed
 	detail    string
 	unwritten time.Time // when the oldest commit was made that is not in the topic yet; zero: all are
+	// Up to then all commits were known without that one, and without the newest: each came
+	// later, by our clock.
+	vouched, arrived time.Time
 	lookAt    time.Time // ahead of its lane: no write before
 	rewrite   bool      // write it though nothing has changed
 }
@@ -213,7 +219,7 @@ func (k *Keeper) prepare(ctx context.Context) error {
 func (k *Keeper) forgetDaemons(ctx context.Context, said map[string]Freshness) error {
 	var old []*kgo.Record
 	for _, f := range said {
-		if time.Since(f.Current) > forgetAfter {
+		if time.Since(f.Said) > forgetAfter {
 			key, _ := encodeFreshness(f)
 			old = append(old, &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key})
 		}
@@ -422,6 +428,7 @@ func (k *Keeper) onlyHeld(live map[offsets.Lane]offsets.Live) {
 func (k *Keeper) takeIn() []offsets.Lane {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	before := k.taken
 	k.taken = k.current
 	for key, c := range k.incoming {
 		p := k.of(key)
@@ -432,8 +439,9 @@ func (k *Keeper) takeIn() []offsets.Lane {
 		}
 		if p.commit.Offset != c.Offset || p.commit.Deleted != c.Deleted || p.commit.Metadata != c.Metadata || p.have.Source < 0 {
 			if p.unwritten.IsZero() && !(p.have.Source == c.Offset && p.have.Metadata == c.Metadata) {
-				p.unwritten = c.Time
+				p.unwritten, p.vouched = c.Time, before
 			}
+			p.arrived = before
 			p.lookAt = time.Time{}
 			k.touch(p)
 		}
@@ -582,7 +590,7 @@ func (k *Keeper) writeOut(ctx context.Context, updates []change) error {
 			k.latency.Observe(max(0, now.Sub(p.unwritten).Seconds()))
 			p.unwritten = time.Time{}
 			if !same {
-				p.unwritten = p.commit.Time
+				p.unwritten, p.vouched = p.commit.Time, p.arrived
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,8 +20,17 @@ import (
 // lanesOf is a link whose lanes a test moves. Record n of a lane has the source
 // offset n and the target offset n+1.
 type lanesOf struct {
-	mu   sync.Mutex
-	live map[offsets.Lane]offsets.Live
+	mu      sync.Mutex
+	live    map[offsets.Lane]offsets.Live
+	opening []offsets.Lane
+	unknown bool // which lanes are the daemon's
+}
+
+func (l *lanesOf) Held(ctx context.Context) (offsets.Held, error) {
+	live, err := l.Live(ctx, nil)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return offsets.Held{Open: live, Opening: slices.Clone(l.opening), Known: !l.unknown}, err
 }
 
 func (l *lanesOf) Live(_ context.Context, lanes []offsets.Lane) (map[offsets.Lane]offsets.Live, error) {
@@ -236,7 +246,7 @@ func TestDaemonsThatAreLongGoneAreForgottenAtAStart(t *testing.T) {
 	defer cl.Close()
 	for instance, age := range map[string]time.Duration{"old/1": 25 * time.Hour, "late/2": 23 * time.Hour} {
 		key, value := encodeFreshness(Freshness{Instance: instance, Mode: FollowTail, Current: time.Now().Add(-age)})
-		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key, Value: value}).FirstErr(); err != nil {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: k.cfg.CheckpointsTopic, Key: key, Value: value, Timestamp: time.Now().Add(-age)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -286,6 +296,66 @@ func TestALaneThatComesBackGoesOnFromWhatTheOtherDaemonWrote(t *testing.T) {
 	k.until("it goes on", billing(0), func(c *Checkpoint) bool { return c.Source == 70 && c.Placed == 61 })
 	if n := k.writtenTo("east.checkpoints.internal") - before; n != 1 {
 		t.Errorf("%d checkpoints were written of it, want 1", n)
+	}
+}
+
+// A lane that has to be opened again is not kept meanwhile: that commits of its groups are
+// known is not said before they are written.
+func TestFreshnessWaitsForLanesThatAreOpened(t *testing.T) {
+	k := keep(t)
+	lane := billing(0).Lane
+	k.lanes.hold(lane, 0, 100)
+	k.commit("billing", 0, 50)
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil && c.Source == 50 })
+	said := func() time.Time {
+		got, err := readTopic(t.Context(), k.target, k.cfg.CheckpointsTopic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.fresh["host/1"].Current
+	}
+	lost := time.Now()
+	k.lanes.mu.Lock()
+	delete(k.lanes.live, lane)
+	k.lanes.opening = []offsets.Lane{lane}
+	k.lanes.mu.Unlock()
+	eventually(t, "it is known that nobody commits", func() bool { return said().After(lost) })
+	k.commit("billing", 0, 60)
+	committed := time.Now()
+	eventually(t, "the commit is seen", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.taken.After(committed)
+	})
+	before := k.writtenTo(k.cfg.CheckpointsTopic)
+	eventually(t, "it is said again", func() bool { return k.writtenTo(k.cfg.CheckpointsTopic) > before+1 })
+	if at := said(); at.After(committed) {
+		t.Errorf("commits are said to be known up to %v after one that is not written", at.Sub(committed))
+	}
+	k.lanes.mu.Lock()
+	k.lanes.opening = nil
+	k.lanes.mu.Unlock()
+	k.lanes.hold(lane, 1, 100)
+	eventually(t, "all are known again", func() bool { return said().After(committed) })
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c.Source == 60 })
+}
+
+// A daemon that has not been told which lanes are its own vouches for nothing.
+func TestFreshnessWaitsForTheLanesToBeKnown(t *testing.T) {
+	k := keep(t)
+	k.stop()
+	k.lanes.unknown = true
+	began := time.Now()
+	k.start()
+	k.lanes.hold(billing(0).Lane, 0, 100)
+	k.commit("billing", 0, 50)
+	k.until("it is checkpointed", billing(0), func(c *Checkpoint) bool { return c != nil && c.Source == 50 })
+	got, err := readTopic(t.Context(), k.target, k.cfg.CheckpointsTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := got.fresh["host/1"].Current; said.After(began) {
+		t.Errorf("it vouches for commits up to %v", said)
 	}
 }
 

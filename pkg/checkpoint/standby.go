@@ -76,13 +76,13 @@ const goneAfter = time.Minute
 func (s *Standby) Current() (Freshness, bool) {
 	var newest time.Time
 	for _, f := range s.kept.fresh {
-		if f.Current.After(newest) {
-			newest = f.Current
+		if f.Said.After(newest) {
+			newest = f.Said
 		}
 	}
 	var out Freshness
 	for _, f := range s.kept.fresh {
-		if newest.Sub(f.Current) < goneAfter && (out.Instance == "" || f.Current.Before(out.Current)) {
+		if newest.Sub(f.Said) < goneAfter && (out.Instance == "" || f.Current.Before(out.Current)) {
 			out = f
 		}
 	}

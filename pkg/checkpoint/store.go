@@ -223,6 +223,7 @@ func (c *contents) take(r *kgo.Record) error {
 	case e.deleted:
 		delete(c.fresh, e.fresh.Instance)
 	default:
+		e.fresh.Said = r.Timestamp
 		c.fresh[e.fresh.Instance] = *e.fresh
 	}
 	return nil

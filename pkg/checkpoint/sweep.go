@@ -28,12 +28,12 @@ func (k *Keeper) sweep(ctx context.Context) {
 		case <-k.gained:
 		}
 		if k.closed() {
-			k.hold(nil, time.Now()) // what others keep meanwhile is read when the lanes are ours again
+			k.hold(offsets.Held{}, time.Now()) // what others keep meanwhile is read when the lanes are ours again
 			continue
 		}
-		live, err := k.cfg.Link.Live(ctx, nil)
+		mine, err := k.cfg.Link.Held(ctx)
 		if err == nil {
-			err = k.takeOver(ctx, live)
+			err = k.takeOver(ctx, mine)
 		}
 		if err != nil {
 			k.mended(ctx, "read", err)
@@ -42,12 +42,14 @@ func (k *Keeper) sweep(ctx context.Context) {
 			}
 			continue
 		}
-		k.hold(live, time.Now())
+		k.hold(mine, time.Now())
 		if !due {
 			continue
 		}
-		if err := k.sayCurrent(ctx); err != nil {
-			k.mended(ctx, "write", err) // where nobody commits, this is all that is written
+		if mine.Known {
+			if err := k.sayCurrent(ctx); err != nil {
+				k.mended(ctx, "write", err) // where nobody commits, this is all that is written
+			}
 		}
 		if k.cfg.CommitGroups {
 			k.place(ctx)
@@ -57,11 +59,16 @@ func (k *Keeper) sweep(ctx context.Context) {
 
 // takeOver reads what other daemons have kept of lanes that are new to us: what is
 // known of them here may be old.
-func (k *Keeper) takeOver(ctx context.Context, live map[offsets.Lane]offsets.Live) error {
+func (k *Keeper) takeOver(ctx context.Context, mine offsets.Held) error {
 	k.mu.Lock()
 	gained := map[offsets.Lane]bool{}
-	for lane := range live {
+	for lane := range mine.Open {
 		if _, ok := k.held[lane]; !ok {
+			gained[lane] = true
+		}
+	}
+	for _, lane := range mine.Opening {
+		if _, ok := k.held[lane]; !ok && !k.opening[lane] {
 			gained[lane] = true
 		}
 	}
@@ -82,31 +89,37 @@ func (k *Keeper) takeOver(ctx context.Context, live map[offsets.Lane]offsets.Liv
 		p := k.of(key)
 		p.have, p.placed = *c, c.Placed
 		p.placedFor, p.placedAt, p.reason, p.detail = -1, time.Time{}, "", ""
-		if c.Source == p.commit.Offset && c.Metadata == p.commit.Metadata {
+		switch {
+		case c.Source == p.commit.Offset && c.Metadata == p.commit.Metadata:
 			p.unwritten = time.Time{}
+		case !p.unwritten.IsZero() && p.vouched.Before(c.Checked):
+			p.vouched = c.Checked // until then another daemon has kept it
 		}
 	}
 	return nil
 }
 
 // known is up to when the commits of the source are in the checkpoints of our
-// lanes. Called with the lock held.
+// lanes, open or not yet. Called with the lock held.
 func (k *Keeper) known() time.Time {
 	known := k.taken
 	for _, p := range k.progress {
-		if _, ours := k.held[p.Lane]; ours && !p.unwritten.IsZero() && p.unwritten.Before(known) {
-			known = p.unwritten // known here, but not yet on the target
+		if p.unwritten.IsZero() || !p.vouched.Before(known) {
+			continue
+		}
+		if _, open := k.held[p.Lane]; open || k.opening[p.Lane] {
+			known = p.vouched // what came since is known here, but not yet on the target
 		}
 	}
 	return known
 }
 
 // hold notes the lanes of this daemon, and what of theirs has to be written again.
-func (k *Keeper) hold(live map[offsets.Lane]offsets.Live, now time.Time) {
+func (k *Keeper) hold(mine offsets.Held, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	held := make(map[offsets.Lane]heldLane, len(live))
-	for lane, l := range live {
+	held := make(map[offsets.Lane]heldLane, len(mine.Open))
+	for lane, l := range mine.Open {
 		last, _ := l.State.Last()
 		held[lane] = heldLane{last.Writer, l.TargetTopic, l.SourceEnd}
 		// An opening may have found that the target lost its tail: what lay beyond
@@ -122,7 +135,10 @@ func (k *Keeper) hold(live map[offsets.Lane]offsets.Live, now time.Time) {
 			}
 		}
 	}
-	k.held = held
+	k.held, k.opening = held, map[offsets.Lane]bool{}
+	for _, lane := range mine.Opening {
+		k.opening[lane] = true
+	}
 	if len(k.dirty) > 0 {
 		k.wakeUp()
 	}

@@ -10,33 +10,47 @@ import (
 // nil asks for all. A lane that is opening, halted or another daemon's is left
 // out: what it is may be decided elsewhere.
 func (l *Link) Live(ctx context.Context, lanes []offsets.Lane) (map[offsets.Lane]offsets.Live, error) {
+	held, err := l.look(ctx, lanes)
+	return held.Open, err
+}
+
+// Held returns all lanes of this daemon. One that is halted, or closed by the authority, is
+// left out.
+func (l *Link) Held(ctx context.Context) (offsets.Held, error) { return l.look(ctx, nil) }
+
+func (l *Link) look(ctx context.Context, lanes []offsets.Lane) (held offsets.Held, err error) {
 	select {
 	case <-l.begun:
 	case <-l.dead:
-		return nil, nil
+		return held, nil
 	default:
-		return nil, nil // the journal is being read
+		return held, nil // the journal is being read
 	}
-	got := make(chan map[offsets.Lane]offsets.Live, 1)
-	l.inbox.post(func() { got <- l.live(lanes) })
+	got := make(chan offsets.Held, 1)
+	l.inbox.post(func() { got <- l.held(lanes) })
 	select {
-	case live := <-got:
-		return live, nil
+	case held = <-got:
+		return held, nil
 	case <-l.dead:
-		return nil, nil
+		return held, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return held, ctx.Err()
 	}
 }
 
-func (l *Link) live(lanes []offsets.Lane) map[offsets.Lane]offsets.Live {
-	out := make(map[offsets.Lane]offsets.Live, len(lanes))
+func (l *Link) held(lanes []offsets.Lane) offsets.Held {
+	held := offsets.Held{Open: make(map[offsets.Lane]offsets.Live, len(lanes)), Known: l.assigned}
 	add := func(ln *lane) {
-		if ln == nil || !ln.open() || !ln.validated {
-			return
-		}
-		out[ln.key] = offsets.Live{
-			State: l.journal.State(ln.key).With(l.positionOf(ln)), TargetTopic: ln.targetTopic, SourceEnd: ln.sourceEnd,
+		switch {
+		case ln == nil:
+		case ln.open() && ln.validated:
+			held.Open[ln.key] = offsets.Live{
+				State: l.journal.State(ln.key).With(l.positionOf(ln)), TargetTopic: ln.targetTopic, SourceEnd: ln.sourceEnd,
+			}
+		case ln.state == LaneWaiting, ln.state == LaneOpening, ln.state == LaneCopying, ln.state == LaneDraining && ln.goal == goalCopy:
+			if ln.goal != goalRelease {
+				held.Opening = append(held.Opening, ln.key)
+			}
 		}
 	}
 	if lanes == nil {
@@ -47,7 +61,7 @@ func (l *Link) live(lanes []offsets.Lane) map[offsets.Lane]offsets.Live {
 	for _, key := range lanes {
 		add(l.lanes[key])
 	}
-	return out
+	return held
 }
 
 // Copies tells whether a source topic of that name is copied.

@@ -8,3 +8,13 @@ type Live struct {
 	TargetTopic string
 	SourceEnd   int64 // next: the source's high watermark as last seen, -1 unknown
 }
+
+// Held are the lanes of a daemon.
+type Held struct {
+	Open map[Lane]Live
+	// Opening are on their way to be opened, for the first time or again. What is to be
+	// written of them nobody else writes.
+	Opening []Lane
+	// Known is false as long as the daemon has not been told which lanes are its own.
+	Known bool
+}

@@ -116,9 +116,8 @@ type progress struct {
 	reason    Reason // why it is not placed
 	detail    string
 	unwritten time.Time // when the oldest commit was made that is not in the topic yet; zero: all are
-	// Up to then all commits were known without that one, and without the newest: each came
-	// later, by our clock.
-	vouched, arrived time.Time
+	vouched   time.Time // up to when all commits were known before that one came, by our clock
+	arrived   time.Time // the same of the newest
 	lookAt    time.Time // ahead of its lane: no write before
 	rewrite   bool      // write it though nothing has changed
 }

@@ -130,7 +130,7 @@ func authorityOf(p *governedPair, copies []*regionCopy, now time.Time) *authorit
 	}
 	d.Drill = newestDrill(copies)
 	for _, l := range p.links {
-		d.Links = append(d.Links, allowed(l.From, l.To, d.Implied, copies))
+		d.Links = append(d.Links, allowed(l.From, l.To, d.Implied, known, copies))
 	}
 	return d
 }
@@ -165,7 +165,7 @@ func (d *authorityDoc) compare(a, b *regionCopy) {
 }
 
 // allowed tells whether a link may append, by the copy on its target.
-func allowed(from, to, implied string, copies []*regionCopy) allowDoc {
+func allowed(from, to, implied string, known bool, copies []*regionCopy) allowDoc {
 	d := allowDoc{Link: authority.Direction(from, to)}
 	for _, c := range copies {
 		if c.alias != to {
@@ -178,6 +178,12 @@ func allowed(from, to, implied string, copies []*regionCopy) allowDoc {
 		ok, why := c.state.MayAppend(from, to)
 		if c.state.Epoch() == 0 && implied != from {
 			ok, why = false, "no authority was ever set, and the links copy both ways: replicator authority init"
+		}
+		if c.state.Epoch() == 0 && !known { // the other copy may have one
+			why = "its target has no record, and the links copy both ways"
+			if ok {
+				why = "its target has no record, " + from + " is implied"
+			}
 		}
 		d.MayAppend, d.Why = &ok, why
 	}
@@ -237,6 +243,11 @@ func (d *authorityDoc) partial() error {
 	return nil
 }
 
+// complete tells whether both copies were read.
+func (d *authorityDoc) complete() bool {
+	return !slices.ContainsFunc(d.Copies, func(c copyDoc) bool { return c.Error != "" })
+}
+
 var changeColumns = []column{{name: "EPOCH", right: true}, {name: "REGION"}, {name: "SINCE"}, {name: "BY"}, {name: "VERB"}, {name: "WHY"}, {name: "RUN"}}
 
 // changeCells are what a record has in a table.
@@ -251,6 +262,8 @@ func (d *authorityDoc) table(c screen) string {
 		fmt.Fprintf(&b, "pair %s: %s which region is authoritative\n", d.Pair, c.paint(red, "it is not decided"))
 	case d.Epoch > 0:
 		fmt.Fprintf(&b, "pair %s: %s is authoritative, epoch %s\n", d.Pair, c.paint(bold, d.Region), words.Number(d.Epoch))
+	case !d.complete():
+		fmt.Fprintf(&b, "pair %s: %s which region is authoritative: no record is on the copy that could be read\n", d.Pair, c.paint(yellow, "it is not known"))
 	case d.Implied != "":
 		fmt.Fprintf(&b, "pair %s: no authority was ever set; %s is implied, the links copy from it\n", d.Pair, c.paint(bold, d.Implied))
 	default:
@@ -274,7 +287,11 @@ func (d *authorityDoc) table(c screen) string {
 		links.rows = append(links.rows, []string{l.Link, yesNo(c, l.MayAppend), observe.Printable(l.Why)})
 	}
 	c.table(&b, links)
-	b.WriteString("\n" + lastDrill(c, d.Drill, d.Time) + "\n")
+	drill := lastDrill(c, d.Drill, d.Time)
+	if d.Drill == nil && !d.complete() {
+		drill = "no drill is on the copy that could be read"
+	}
+	b.WriteString("\n" + drill + "\n")
 	if len(d.Fence) > 0 {
 		fence := grid{flexible: 3, wrap: true, columns: []column{{name: "FENCED LANE"}, {name: "HOLDS"}, {name: "AGE", right: true}, {name: "WHY"}}}
 		rows, left := d.shown()
@@ -303,7 +320,10 @@ func yesNo(c screen, v *bool) string {
 }
 
 func (d *authorityDoc) history(c screen) string {
-	if len(d.History) == 0 {
+	switch {
+	case len(d.History) == 0 && !d.complete():
+		return "no change is on the copy that could be read\n"
+	case len(d.History) == 0:
 		return "no authority was ever set\n"
 	}
 	g := grid{flexible: 5, wrap: true, columns: append(slices.Clone(changeColumns), column{name: "ONLY ON"})}

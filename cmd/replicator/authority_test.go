@@ -93,6 +93,42 @@ func pairFile(t *testing.T, links string) (string, map[string]*kfake.Cluster) {
 	return file, clusters
 }
 
+// What a region that cannot be reached has is not known: nothing is said of it.
+func TestARegionThatCannotBeReachedMayHaveARecord(t *testing.T) {
+	file, clusters := pairFile(t, eastWest+"  - {from: west, to: east, topics: [orders]}\n")
+	ask := func(args ...string) (int, string) {
+		code, stdout, stderr := shell(t, append(args, "-c", file)...)
+		return code, stdout + stderr
+	}
+	never := []string{"ever set", "no region is authoritative yet", "nothing to undo", "authority init"}
+	for _, gone := range []string{"east", "west"} {
+		clusters[gone].Close()
+		for _, args := range [][]string{{"rollback", "--dry-run"}, {"drill", "--evidence", t.TempDir()}} {
+			code, said := ask(args...)
+			if code != exitRefused || !strings.Contains(said, "region "+gone+" cannot be reached") {
+				t.Errorf("%s without %s: %d, %s", args[0], gone, code, said)
+			}
+			for _, lie := range never {
+				if strings.Contains(said, lie) {
+					t.Errorf("%s without %s says %q: %s", args[0], gone, lie, said)
+				}
+			}
+		}
+		if gone == "west" {
+			break // neither copy is known
+		}
+		for _, args := range [][]string{{"authority", "show"}, {"authority", "history"}} {
+			code, said := ask(args...)
+			if code != exitPartial || !strings.Contains(said, "the copy on east is not known") {
+				t.Errorf("%s without east: %d, %s", args[1], code, said)
+			}
+			if strings.Contains(said, "ever set") {
+				t.Errorf("%s without east: %s", args[1], said)
+			}
+		}
+	}
+}
+
 const eastWest = "  - {from: east, to: west, topics: [orders]}\n"
 
 func TestAuthorityFromInitToHistory(t *testing.T) {

@@ -402,6 +402,9 @@ func (a *app) openRollback(ctx context.Context, cfg *config.Config, o *cutoverOp
 	switch {
 	case current.Epoch == 0:
 		done()
+		if err := unreached(s); err != nil {
+			return nil, nil, err
+		}
 		return nil, nil, coded(exitRefused, errors.New("roll back: no authority was ever set"), "there is nothing to undo")
 	case current.Verb == string(cutover.Rollback):
 		to = current.Region // killed behind its record, it is finished in its own direction
@@ -431,6 +434,21 @@ func newestRecord(ctx context.Context, s *cutover.Setup) (newest authority.Recor
 		}
 	}
 	return newest, nil
+}
+
+// unreached is why it is not known that there is no record: a region that cannot be
+// reached may have one. It is nil if both were reached.
+func unreached(s *cutover.Setup) error {
+	var dark []string
+	for _, r := range []cutover.Region{s.Old, s.New} {
+		if r.Cluster == nil {
+			dark = append(dark, fmt.Sprintf("region %s cannot be reached: %v", r.Alias, r.Err))
+		}
+	}
+	if len(dark) == 0 {
+		return nil
+	}
+	return coded(exitRefused, fmt.Errorf("look up which region is authoritative: %s", strings.Join(dark, "; ")), "check its section of the configuration and its brokers")
 }
 
 func openRegion(ctx context.Context, cfg *config.Config, alias string) cutover.Region {

@@ -114,6 +114,9 @@ func (a *app) openDrill(ctx context.Context, cfg *config.Config, o *cutoverOptio
 		return s, done, nil
 	case best.Region == "":
 		done()
+		if err := unreached(s); err != nil {
+			return nil, nil, err
+		}
 		return nil, nil, coded(exitRefused, errors.New("drill: no region is authoritative yet: there are links in both directions and no record"), "replicator authority init --region REGION")
 	}
 	done()

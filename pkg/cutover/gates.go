@@ -127,7 +127,16 @@ func (g *gates) authority(s Setup, req Request, p *Plan) {
 		current, ok, region = old, true, old.Region
 	}
 	if !ok {
-		if region = s.authoritativeWithoutRecord(); region == "" {
+		switch region = s.authoritativeWithoutRecord(); {
+		case region == "" && w.oldErr != nil && req.Verb == Failover:
+			// Writing it down now takes the region that is gone.
+			g.fail(name, fmt.Sprintf("if applications wrote to %s until it was gone, run the command with a configuration without the link %s->%s: then %s counts as authoritative", s.Old.Alias, s.New.Alias, s.Old.Alias, s.Old.Alias),
+				"it is not known which region is authoritative: there are links in both directions, %s has no record and %s does not answer", s.New.Alias, s.Old.Alias)
+			return
+		case region == "" && w.oldErr != nil:
+			g.fail(name, "see to "+s.Old.Alias+", then run the command again", "it is not known which region is authoritative: there are links in both directions, %s has no record and %s does not answer", s.New.Alias, s.Old.Alias)
+			return
+		case region == "":
 			g.fail(name, fmt.Sprintf("replicator authority init --region %s", s.Old.Alias), "no region is authoritative yet: there are links in both directions and no record")
 			return
 		}

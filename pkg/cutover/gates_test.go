@@ -67,6 +67,8 @@ func TestTheAuthorityGateNamesWhatStandsAgainst(t *testing.T) {
 		"one epoch, two regions":                         {verb: Switchover, old: said("east", "east"), new: said("east", "west"), expect: -1, want: "split: at epoch 2 east says east, west says west"},
 		"a split stops a failover too":                   {verb: Failover, old: said("east", "east"), new: said("east", "west"), expect: -1, want: "split"},
 		"a copy that is behind":                          {verb: Switchover, old: said("east", "west", "east"), new: said("east"), expect: -1, want: "the copies differ"},
+		"nobody was ever named, and the region is gone":  {verb: Failover, new: said(), oldErr: fmt.Errorf("dark"), expect: -1, want: "west has no record and east does not answer"},
+		"the same, and the link back is left out":        {verb: Failover, new: said(), oldErr: fmt.Errorf("dark"), expect: -1, single: true},
 		"a failover does not need the other copy":        {verb: Failover, new: said("east"), oldErr: fmt.Errorf("dark"), expect: -1},
 		"a failback brings it up to date":                {verb: Failback, old: said("east"), new: failedOver, expect: -1},
 		"a failback to where authority is":               {verb: Failback, old: said("east"), new: said("east"), expect: -1, want: "east is authoritative, not west"},
@@ -95,6 +97,8 @@ func TestTheAuthorityGateNamesWhatStandsAgainst(t *testing.T) {
 				t.Errorf("passed %v: %q, want %q", gate.OK, gate.Detail, c.want)
 			case c.want != "" && gate.Fix == "" && c.verb != Failback:
 				t.Error("it does not say what to do")
+			case c.want != "" && c.oldErr != nil && strings.Contains(gate.Fix, "authority init"):
+				t.Errorf("authority init needs the region that is gone: %s", gate.Fix)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 // cutoverOptions are the flags of the commands that change which region is authoritative.
 type cutoverOptions struct {
 	verb       cutover.Verb
+	command    string // its words, where they are not the verb alone
 	to, from   string
 	why, by    string
 	expect     int64
@@ -108,8 +110,8 @@ func newFailoverCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "failover --to REGION --accept-loss",
 		Short: "Make the other region authoritative although the old one is gone",
-		Long: `The old region does not answer, or is given up. The command says how many records
-of each topic may be missing, at most, then makes the new region authoritative,
+		Long: `The old region does not answer, or is given up. The command says between
+what numbers the lost records of each topic lie, then makes the new region authoritative,
 fences the old direction and places every group where it goes on.
 
 Nothing of it can be undone. When the old region returns, replicator failback finds
@@ -125,7 +127,7 @@ Exit codes: 0 done, 1 failed, 3 refused by a gate, 4 interrupted: run it again.`
 	o.addTo(a, cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.acceptLoss, "accept-loss", false, "records that were not copied are given up")
-	f.BoolVar(&o.force, "force", false, "although the old region answers")
+	f.BoolVar(&o.force, "force", false, "although the old region answers, or something else is against it that only you can judge: the gate says what")
 	return cmd
 }
 
@@ -159,14 +161,14 @@ link to that region, which copies the difference only. A switchover then goes ba
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	plan := &cutoverOptions{verb: cutover.Failback, dryRun: true}
+	plan := &cutoverOptions{verb: cutover.Failback, command: "failback plan", dryRun: true}
 	planCmd := &cobra.Command{
 		Use:   "plan --from REGION",
 		Short: "Count the records only the returned region has, and write nothing",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), plan) },
 	}
-	run := &cutoverOptions{verb: cutover.Failback}
+	run := &cutoverOptions{verb: cutover.Failback, command: "failback run"}
 	runCmd := &cobra.Command{
 		Use:   "run --from REGION --stranded DECISION",
 		Short: "Deal with stranded records and have the region follow again",
@@ -217,7 +219,7 @@ func (o *cutoverOptions) validate() error {
 	case o.stranded != "" && !slices.Contains(cutover.Decisions(), cutover.Decision(o.stranded)):
 		return fmt.Errorf("decide about stranded records: %q is none of export, replay, discard", o.stranded)
 	case o.verb == cutover.Failover && !o.acceptLoss && !o.dryRun && !o.undo:
-		return errors.New("fail over: --accept-loss is missing: records that were not copied are given up; --dry-run says how many at most")
+		return errors.New("fail over: --accept-loss is missing: records that were not copied are given up; --dry-run says between what numbers they lie")
 	case o.undo && o.dryRun:
 		return errors.New("choose one of --undo and --dry-run")
 	}
@@ -227,7 +229,7 @@ func (o *cutoverOptions) validate() error {
 // cutover makes the plan, asks, runs it, and prints what came of it.
 func (a *app) cutover(ctx context.Context, out io.Writer, o *cutoverOptions) error {
 	if err := o.validate(); err != nil {
-		return coded(exitUsage, err, fmt.Sprintf("see replicator %s --help", o.verb))
+		return coded(exitUsage, err, fmt.Sprintf("see replicator %s --help", cmp.Or(o.command, string(o.verb))))
 	}
 	limit, cancel := newTimeLimit(ctx, o.timeout)
 	defer cancel()

@@ -118,8 +118,8 @@ func newEvidenceList(a *app) *cobra.Command {
 		Use:   "list",
 		Short: "List the runs that the clusters know of",
 		Long: `Reads topic replicator.audit of both clusters of a pair: every run's events are there,
-whatever has become of the bundle, as long as the topic keeps them. From when on that
-is is said, and which run it has in part only. A cluster that cannot be reached is said.
+whatever has become of the bundle, as long as the topic keeps them. The list says from
+when on that is, which run it has in part only, and which cluster cannot be reached.
 
 Exit codes: 0 both were read, 1 neither, 4 one of them.`,
 		Args: cobra.NoArgs,
@@ -262,7 +262,12 @@ directory below --to, or, where that ends in .tar.zst or .tar.gz, one file. It w
 for a run whose machine is lost, and for one that was killed.`,
 		Example: `  replicator evidence export failover-20261126T184501Z-3f9a --to /tmp
   replicator evidence export failover-20261126T184501Z-3f9a --to failover.tar.zst`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("want the id of one run, got %d arguments", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.exportRun(cmd.Context(), cmd.OutOrStdout(), o, args[0], to)
 		},

@@ -121,6 +121,10 @@ func TestEvidenceAnchorsAndReports(t *testing.T) {
 	if code, _, stderr := shell(t, "evidence", "verify", dir+"x"); code != exitFailed || !strings.Contains(stderr, "no such file") {
 		t.Errorf("no bundle: %d, %s", code, stderr)
 	}
+	// The directory that bundles lie in is none, and nobody has tampered with it.
+	if code, stdout, stderr := shell(t, "evidence", "show", filepath.Dir(dir)); code != exitFailed || stdout != "" || !strings.Contains(stderr, "this is not a bundle") {
+		t.Errorf("the directory around it: %d, %s%s", code, stdout, stderr)
+	}
 	out := filepath.Join(t.TempDir(), "report.html")
 	if code, _, stderr := shell(t, "evidence", "report", dir, "--out", out); code != exitDone {
 		t.Fatalf("report: %d, %s", code, stderr)

@@ -34,6 +34,7 @@ or skip one, with the reason:
   target_ahead      the target's group has moved on by itself
   no_translation    there is no target offset
   no_topic          the target has no such partition
+  log_unreadable    where the target's log starts and ends could not be read
   not_allowed       a right is missing
 
 Exit codes: 0 done, 1 failed, 3 a group given with --group cannot be placed in

@@ -145,7 +145,30 @@ gate or check, 4 done in part or not known.`,
 		newDemoCommand(a),
 		newVersionCommand(a),
 	)
+	strictHelp(root)
 	return root
+}
+
+// strictHelp has the help of a command that is not there be wrong usage: cobra's prints
+// that of another one, and reports success.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return
+	}
+	help.Run = nil
+	help.RunE = func(_ *cobra.Command, args []string) error {
+		cmd, rest, err := root.Find(args)
+		if err == nil && len(rest) > 0 {
+			err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+		}
+		if err != nil {
+			return coded(exitUsage, err, "see "+cmd.CommandPath()+" --help")
+		}
+		cmd.InitDefaultHelpFlag() // its own help lists it
+		return cmd.Help()
+	}
 }
 
 func configFromEnv(environ []string) string {

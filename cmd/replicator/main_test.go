@@ -62,6 +62,13 @@ func TestErrorsGoToStderrWithAHintAndACode(t *testing.T) {
 		{[]string{"conifg"}, []string{`unknown command "conifg"`, "config", "hint: see replicator --help"}},
 		{[]string{"--nonsense"}, []string{"unknown flag: --nonsense", "hint: see replicator --help"}},
 		{[]string{"version", "-o", "xml"}, []string{`"xml" is neither text nor json`}},
+		{[]string{"help", "frob"}, []string{`unknown command "frob"`, "hint: see replicator --help"}},
+		{[]string{"help", "switchovr"}, []string{"switchover", "hint: see replicator --help"}},
+		{[]string{"help", "config", "frob"}, []string{`unknown command "frob" for "replicator config"`, "hint: see replicator config --help"}},
+		{[]string{"status", "--check", "alive"}, []string{"--check=alive", "hint: see replicator status --help"}},
+		{[]string{"failback", "plan"}, []string{"--from", "hint: see replicator failback plan --help"}},
+		{[]string{"failback", "run", "--from", "east", "--stranded", "keep"}, []string{`"keep" is none of`, "hint: see replicator failback run --help"}},
+		{[]string{"evidence", "export"}, []string{"want the id of one run", "hint: see replicator evidence export --help"}},
 		{[]string{"version", "extra"}, []string{"hint: see replicator version --help"}},
 	} {
 		code, stdout, stderr := shell(t, c.args...)
@@ -73,6 +80,18 @@ func TestErrorsGoToStderrWithAHintAndACode(t *testing.T) {
 				t.Errorf("%v: missing %q in %s", c.args, want, stderr)
 			}
 		}
+	}
+}
+
+func TestHelpOfACommand(t *testing.T) {
+	for _, words := range [][]string{{}, {"status"}, {"offsets", "translate"}} {
+		_, want, _ := shell(t, append(words, "--help")...)
+		if code, stdout, stderr := shell(t, append([]string{"help"}, words...)...); code != exitDone || stdout != want || stderr != "" {
+			t.Errorf("help %v: code %d, stderr %q, stdout %s", words, code, stderr, stdout)
+		}
+	}
+	if _, stdout, _ := shell(t, "__complete", "help", "offsets", "t"); !strings.Contains(stdout, "translate") {
+		t.Errorf("completion of help: %s", stdout)
 	}
 }
 

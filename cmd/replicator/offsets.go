@@ -35,6 +35,7 @@ type targetOptions struct {
 	output  string
 	outputs []string // those the command has
 	timeout time.Duration
+	source  bool // the command reads the source as well
 }
 
 func (o *targetOptions) add(a *app, cmd *cobra.Command, outputs ...string) {

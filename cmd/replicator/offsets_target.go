@@ -49,7 +49,11 @@ func (a *app) openTarget(ctx context.Context, o *targetOptions, checkpoints bool
 	}
 	c, err := cluster.Open(ctx, link.To, cfg.Clusters[link.To], cluster.Options{Log: zap.NewNop()})
 	if err != nil {
-		return nil, coded(exitFailed, err, "only the target is connected to: its section of the configuration has to fit")
+		hint := "only the target is connected to: its section of the configuration has to fit"
+		if o.source {
+			hint = "check its section of the configuration and its brokers"
+		}
+		return nil, coded(exitFailed, err, hint)
 	}
 	t := &target{link: link, cluster: c}
 	sc := checkpoint.StandbyConfig{Target: c, JournalTopic: link.Journal.Topic, TargetName: link.TargetName, Log: zap.NewNop()}

@@ -59,7 +59,12 @@ not ready or a lane is halted.`,
   replicator status --watch
   replicator status -o json | jq '.links[].lag_seconds'
   replicator status --check=alive     # for a container's health check`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && cmd.Flags().Changed("check") {
+				return fmt.Errorf("choose check: its value stands behind =, as --check=%s", args[0])
+			}
+			return cobra.NoArgs(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.status(cmd.Context(), cmd.OutOrStdout(), o)
 		},

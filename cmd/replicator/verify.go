@@ -31,7 +31,7 @@ type verifyOptions struct {
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
-	o := &verifyOptions{rate: 50 << 20}
+	o := &verifyOptions{targetOptions: targetOptions{source: true}, rate: 50 << 20}
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Compare what was copied, source against target",

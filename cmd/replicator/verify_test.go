@@ -80,6 +80,18 @@ func TestVerifyUsage(t *testing.T) {
 	}
 }
 
+// verify reads the source as well: that is not the reason why a target does not answer.
+func TestVerifyDoesNotSayThatItNeedsTheTargetOnly(t *testing.T) {
+	file, clusters := pairFile(t, eastWest)
+	clusters["west"].Close()
+	if code, _, stderr := shell(t, "verify", "-c", file); code != exitFailed || strings.Contains(stderr, "only the target") || !strings.Contains(stderr, "hint: ") {
+		t.Errorf("verify: %d, %s", code, stderr)
+	}
+	if code, _, stderr := shell(t, "offsets", "show", "-c", file); code != exitFailed || !strings.Contains(stderr, "only the target") {
+		t.Errorf("offsets show: %d, %s", code, stderr)
+	}
+}
+
 func TestProgressIsALineElsewhereThanOnATerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgressLine(&out)

@@ -78,6 +78,11 @@ func readDir(dir string) (*contents, error) {
 		return nil, err
 	}
 	defer root.Close()
+	// With nothing of a bundle in it, it is the wrong directory rather than a bundle that
+	// was tampered with.
+	if !slices.ContainsFunc(entries, func(e os.DirEntry) bool { _, ours := largest[e.Name()]; return ours }) {
+		return nil, fmt.Errorf("there is no %s: this is not a bundle", eventsFile)
+	}
 	c := &contents{files: map[string][]byte{}}
 	for _, entry := range entries {
 		name := entry.Name()

@@ -26,6 +26,21 @@ fail() { printf 'FAIL: %s\n' "$*" >&2; exit 1; }
 
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$tmp/bin/replicator" ./cmd/replicator
 
+# ---- configuration of the drill ----
+# What the configuration refers to is the daemon's, and cannot be read: with the lines that
+# the head of the drill's unit has, nothing of it is needed.
+mkdir -m 0700 "$tmp/credentials"
+for alias in east west; do
+	(umask 077 && printf secret >"$tmp/credentials/$alias")
+done
+{
+	sed 's,"env:\(EAST\|WEST\)_PASSWORD","file:/run/credentials/replicator@east-west.service/password",' deploy/pair-both-ways.yaml
+	printf 'http: {token: "file:/run/credentials/replicator@east-west.service/token"}\n'
+} >"$tmp/pair.yaml"
+mapfile -t drop_in < <(sed -n 's,^#   Environment=,,p' deploy/systemd/replicator-drill@.service | sed "s,/run/credentials/replicator-drill@east-west.service,$tmp/credentials,")
+out=$(env "${drop_in[@]}" "$tmp/bin/replicator" config check "$tmp/pair.yaml" 2>&1) || fail "the drop-in of replicator-drill@.service: $out"
+say "ok   the drop-in of replicator-drill@.service takes the place of the daemon's secrets"
+
 # ---- systemd ----
 if command -v systemd-analyze >/dev/null; then
 	# verify wants the binary to be there, and reads an instance.

@@ -35,6 +35,7 @@ type AuthorityCopy struct {
 func AuthorityOf(pair authority.Pair, implied string, copies map[string]authority.Knowledge, now time.Time) Authority {
 	a := Authority{Pair: pair.String(), Regions: []string{pair.A, pair.B}, Copies: []AuthorityCopy{}}
 	var best authority.State
+	unread := false
 	for _, cluster := range a.Regions {
 		k, watched := copies[cluster]
 		if !watched {
@@ -52,6 +53,7 @@ func AuthorityOf(pair authority.Pair, implied string, copies map[string]authorit
 		if d, ok := k.State.Drill(); ok && (a.Drill == nil || d.Ended.After(a.Drill.Ended)) {
 			a.Drill = &d
 		}
+		unread = unread || !k.Known
 		switch {
 		case !k.Known && a.Error == "":
 			a.Error = c.Error
@@ -71,6 +73,12 @@ func AuthorityOf(pair authority.Pair, implied string, copies map[string]authorit
 	switch {
 	case !a.Known && a.Error == "":
 		a.Error = "no copy was read yet"
+	case a.Known && a.Region == "" && unread: // it may have one
+		why := a.Error
+		a.Error = "one copy has no record, the other was not read"
+		if why != "" {
+			a.Error += ": " + why
+		}
 	case a.Known && a.Region == "":
 		a.Error = "no authority was ever set, and the links copy both ways"
 	case a.Known:

@@ -36,6 +36,8 @@ func TestAuthorityOfCopies(t *testing.T) {
 		"nothing watched":              {"east", copies{}, false, 0, "east", "no copy was read yet"},
 		"implied":                      {"east", copies{"west": known()}, true, 0, "east", ""},
 		"implied both ways":            {"", copies{"west": known(), "east": known()}, false, 0, "", "no authority was ever set, and the links copy both ways"},
+		"implied both ways, one cut":   {"", copies{"west": known(), "east": {Err: errors.New("cut off")}}, false, 0, "", "one copy has no record, the other was not read: cut off"},
+		"both ways, one never read":    {"", copies{"west": known(), "east": {}}, false, 0, "", "one copy has no record, the other was not read"},
 		"one copy":                     {"east", copies{"west": known("east", "west")}, true, 2, "west", ""},
 		"the higher one":               {"east", copies{"west": known("east", "west"), "east": known("east")}, true, 2, "west", ""},
 		"the higher one, other way":    {"east", copies{"west": known("west"), "east": known("west", "east")}, true, 2, "east", ""},

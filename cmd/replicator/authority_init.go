@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/term"
 
 	"replicator/internal/config"
 	"replicator/pkg/authority"
+	"replicator/pkg/cluster"
 	"replicator/pkg/cutover"
 )
 
@@ -144,16 +146,39 @@ func neverCopiedTo(ctx context.Context, p *governedPair, copies []*regionCopy, r
 			return fmt.Errorf("init authority: list topics of %s: %w", region, err)
 		}
 		for _, t := range topics.Sorted() {
+			if errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
+				continue
+			}
+			written, err := false, t.Err
+			if err == nil {
+				written, err = everWritten(ctx, c.cluster, t.Topic)
+			}
 			switch {
-			case t.Err == nil:
-				return coded(exitRefused, fmt.Errorf("init authority: link %s has copied to %s (topic %s is there), so %s has been authoritative", authority.Direction(other, region), region, t.Topic, other),
+			case err != nil:
+				return coded(exitFailed, fmt.Errorf("init authority: it is not known whether anything was copied to %s: describe topic %s: %w", region, t.Topic, err), "")
+			case written:
+				return coded(exitRefused, fmt.Errorf("init authority: link %s has copied to %s (topic %s has records), so %s has been authoritative", authority.Direction(other, region), region, t.Topic, other),
 					"replicator authority init --region "+other)
-			case !errors.Is(t.Err, kerr.UnknownTopicOrPartition):
-				return coded(exitFailed, fmt.Errorf("init authority: it is not known whether anything was copied to %s: describe topic %s: %w", region, t.Topic, t.Err), "")
 			}
 		}
 	}
 	return nil
+}
+
+// everWritten tells whether a journal has ever had a record. A daemon that found no
+// authority makes the journals of its links and leaves them empty; a lane that was opened
+// for copying has written there before anything else.
+func everWritten(ctx context.Context, c *cluster.Cluster, journal string) (bool, error) {
+	ends, err := c.Admin().ListEndOffsets(ctx, journal)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return false, err
+	}
+	written := false
+	ends.Each(func(o kadm.ListedOffset) { written = written || o.Offset > 0 })
+	return written, nil
 }
 
 // writeInit writes the record, and that the links which copy from its region may go

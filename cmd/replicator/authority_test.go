@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"replicator/internal/config"
 	"replicator/pkg/authority"
@@ -186,6 +188,14 @@ func TestInitIsRefusedWhereALinkHasCopiedTo(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Replace(string(text), clusters["west"].ListenAddrs()[0], west.ListenAddrs()[0], 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(west.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "replicator.east.west.journal", Value: []byte("an opening")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 	code, _, stderr := shell(t, "authority", "init", "-c", file, "--region", "west", "--yes")
 	if code != exitRefused || !strings.Contains(stderr, "link east->west has copied to west") || !strings.Contains(stderr, "hint: replicator authority init --region east") {
 		t.Errorf("init for the target: %d, %s", code, stderr)
@@ -198,6 +208,35 @@ func TestInitIsRefusedWhereALinkHasCopiedTo(t *testing.T) {
 	code, stdout, stderr := shell(t, "authority", "init", "-c", file, "--region", "east", "--yes")
 	if code != exitPartial || !strings.Contains(stdout, "the copy on east has epoch 1") || !strings.Contains(stderr, "copy on west") {
 		t.Errorf("init with one cluster out of reach: %d, %s%s", code, stdout, stderr)
+	}
+}
+
+// A daemon that is started before the authority is written down makes the journals of
+// both links, and stops them. That is no reason to refuse what its log asks for.
+func TestInitGoesByWhatJournalsHold(t *testing.T) {
+	file, clusters := pairFile(t, eastWest+"  - {from: west, to: east, topics: [orders]}\n")
+	for to, topic := range map[string]string{"east": "replicator.west.east.journal", "west": "replicator.east.west.journal"} {
+		client, err := kgo.NewClient(kgo.SeedBrokers(clusters[to].ListenAddrs()...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if _, err := kadm.NewClient(client).CreateTopic(t.Context(), 4, 1, nil, topic); err != nil {
+			t.Fatal(err)
+		}
+		if to == "east" {
+			continue // nothing was ever copied there
+		}
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte("an opening")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, _, stderr := shell(t, "authority", "init", "-c", file, "--region", "west", "--yes"); code != exitRefused || !strings.Contains(stderr, "link east->west has copied to west") {
+		t.Errorf("init for the region that was copied to: %d, %s", code, stderr)
+	}
+	code, stdout, stderr := shell(t, "authority", "init", "-c", file, "--region", "east", "--yes")
+	if code != exitDone || strings.Count(stdout, "has epoch 1: east is authoritative") != 2 {
+		t.Errorf("init for the region that was copied from: %d, %s%s", code, stdout, stderr)
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/kafkatest"
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
@@ -60,7 +60,7 @@ func openCluster(t *testing.T, alias string, addrs []string, pool *wire.Pool) *c
 	return c
 }
 
-func logger(t *testing.T) *zap.Logger { return zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)) }
+func logger(t *testing.T) *zap.Logger { return testlog.New(t, zap.WarnLevel) }
 
 // link is a link that runs in the test's own process.
 type link struct {

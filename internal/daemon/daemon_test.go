@@ -15,10 +15,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
-	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/config"
 	"replicator/internal/status"
+	"replicator/internal/testlog"
 	"replicator/pkg/authority"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
@@ -83,7 +83,7 @@ func promote(t *testing.T, on *region, epoch int64, to string, ready string) {
 	t.Helper()
 	cfg := cluster.DefaultConfig()
 	cfg.BootstrapServers = on.ListenAddrs()
-	c, err := cluster.Open(t.Context(), "west", cfg, cluster.Options{Log: zaptest.NewLogger(t)})
+	c, err := cluster.Open(t.Context(), "west", cfg, cluster.Options{Log: testlog.New(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestDaemonGuardsWithoutItsSource(t *testing.T) {
 	east := newRegion(t, "east-id", kfake.SeedTopics(1, "orders"))
 	west := newRegion(t, "west-id", kfake.SeedTopics(1, "orders"), kfake.BrokerConfigs(map[string]string{"producer.id.expiration.ms": "4000"}))
 	cfg := load(t, east, west)
-	o := Options{Version: "test", Log: zaptest.NewLogger(t), Dial: dial(east, west)}
+	o := Options{Version: "test", Log: testlog.New(t), Dial: dial(east, west)}
 
 	east.gone.Store(true)
 	if _, err := New(t.Context(), cfg, o); err == nil || !strings.Contains(err.Error(), "open cluster east") {

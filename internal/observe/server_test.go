@@ -22,11 +22,11 @@ import (
 	"time"
 
 	"replicator/internal/status"
+	"replicator/internal/testlog"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/config"
 	"replicator/pkg/cluster"
@@ -39,7 +39,7 @@ var patience = headerTime
 func listening(t *testing.T, source *Source, change func(*ServerConfig)) *Server {
 	t.Helper()
 	cfg := ServerConfig{
-		HTTP: config.Default().HTTP, Source: source, Log: zaptest.NewLogger(t),
+		HTTP: config.Default().HTTP, Source: source, Log: testlog.New(t),
 		Gatherer: NewRegistry(NewCollector(CollectorConfig{Source: source, Partitions: true})),
 	}
 	cfg.HTTP.Listen = "127.0.0.1:0"
@@ -306,7 +306,7 @@ func TestPprofByOption(t *testing.T) {
 
 func TestTakenPortIsNamed(t *testing.T) {
 	first := listening(t, always(example()), nil)
-	cfg := ServerConfig{HTTP: config.HTTP{Listen: first.listener.Addr().String()}, Log: zaptest.NewLogger(t)}
+	cfg := ServerConfig{HTTP: config.HTTP{Listen: first.listener.Addr().String()}, Log: testlog.New(t)}
 	_, err := Listen(t.Context(), cfg)
 	if err == nil || !strings.Contains(err.Error(), "listen on "+cfg.HTTP.Listen+" (http.listen): the port is taken by another process") {
 		t.Errorf("got %v", err)

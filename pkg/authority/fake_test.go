@@ -14,9 +14,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
-	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/overquota"
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 )
 
@@ -45,7 +45,7 @@ func startFake(t *testing.T, opts ...kfake.Opt) *fake {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return &fake{k, t, Config{Cluster: c, Pair: pair, Log: zaptest.NewLogger(t)}}
+	return &fake{k, t, Config{Cluster: c, Pair: pair, Log: testlog.New(t)}}
 }
 
 func (f *fake) change() *Changer {

@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/offsets"
 )
@@ -107,7 +107,7 @@ func startFake(t *testing.T, mode string, opts ...kfake.Opt) *fake {
 		Cluster: east, Mode: mode, Interval: 50 * time.Millisecond, Safety: 200 * time.Millisecond, Retry: 50 * time.Millisecond,
 		Group: func(name string) bool { return name != "unwanted" },
 		Topic: func(name string) bool { return name != "payments" },
-		Log:   zaptest.NewLogger(t),
+		Log:   testlog.New(t),
 	})
 	if err != nil {
 		t.Fatal(err)

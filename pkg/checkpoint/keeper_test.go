@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirrormaker"
 	"replicator/pkg/offsets"
@@ -100,7 +100,7 @@ func keep(t *testing.T) *kept {
 	k.cfg = Config{
 		Source: source, Target: target, Link: k.lanes, Follow: FollowPoll, Interval: 50 * time.Millisecond, MirrorMaker: true,
 		Group: func(string) bool { return true }, Topic: func(topic string) bool { return topic == "orders" },
-		CheckpointsTopic: "replicator.east.west.checkpoints", Instance: "host/1", Log: zaptest.NewLogger(t),
+		CheckpointsTopic: "replicator.east.west.checkpoints", Instance: "host/1", Log: testlog.New(t),
 	}
 	k.start()
 	t.Cleanup(func() { k.stop() })

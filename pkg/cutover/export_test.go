@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/authority"
 	"replicator/pkg/evidence"
 	"replicator/pkg/mirror"
@@ -57,7 +57,7 @@ func newReturned(t *testing.T) *returned {
 	}
 	back := link("west", "east")
 	r.setup = Setup{
-		Pair: authority.PairOf("east", "west"), Forward: link("east", "west"), Reverse: &back, Tool: "test", Log: zaptest.NewLogger(t),
+		Pair: authority.PairOf("east", "west"), Forward: link("east", "west"), Reverse: &back, Tool: "test", Log: testlog.New(t),
 		Settings: Settings{ClockLimit: time.Minute, Writers: "stopped", Settle: 10 * time.Millisecond, DrainTimeout: 10 * time.Second, EvidenceDir: filepath.Join(r.dir, "evidence")},
 	}
 	r.setup.Old, _ = region("east")

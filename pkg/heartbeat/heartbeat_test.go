@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/heartbeat"
 	"replicator/pkg/mirrormaker"
@@ -29,7 +29,7 @@ func start(t *testing.T, prepare func(*kfake.Cluster)) (*heartbeat.Emitter, *kgo
 	t.Cleanup(fake.Close)
 	cfg := cluster.DefaultConfig()
 	cfg.BootstrapServers = fake.ListenAddrs()
-	log := zaptest.NewLogger(t)
+	log := testlog.New(t)
 	east, err := cluster.Open(t.Context(), "east", cfg, cluster.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)

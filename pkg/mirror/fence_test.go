@@ -15,9 +15,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/fakeproducers"
+	"replicator/internal/testlog"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
 )
@@ -69,7 +69,7 @@ func fenceLink(t *testing.T, target []string, run string) mirror.FenceReport {
 	progress := 0
 	report, err := mirror.Fence(ctx, mirror.FenceConfig{
 		Options: mirror.Options{From: "east", To: "west", Topics: []string{"orders", "empty"}},
-		Target:  open(t, "west", target, wire.NewPool(1<<20)), Log: zaptest.NewLogger(t), Instance: run,
+		Target:  open(t, "west", target, wire.NewPool(1<<20)), Log: testlog.New(t), Instance: run,
 		Progress: func(done, _ int) { progress = done },
 	})
 	if err != nil {
@@ -331,7 +331,7 @@ func TestFenceLeavesWhatHasNoLeaderPending(t *testing.T) {
 	fence := func(patience time.Duration) (mirror.FenceReport, error) {
 		return mirror.Fence(t.Context(), mirror.FenceConfig{
 			Options: mirror.Options{From: "east", To: "west", Topics: []string{"orders"}}, Patience: patience,
-			Target: open(t, "west", dst.ListenAddrs(), wire.NewPool(1<<20)), Log: zaptest.NewLogger(t), Instance: "run 1",
+			Target: open(t, "west", dst.ListenAddrs(), wire.NewPool(1<<20)), Log: testlog.New(t), Instance: "run 1",
 		})
 	}
 	report, err := fence(500 * time.Millisecond)

@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/offsets"
 )
@@ -25,12 +25,12 @@ func guardOn(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, *renewer) {
 	t.Cleanup(west.Close)
 	cfg := cluster.DefaultConfig()
 	cfg.BootstrapServers = west.ListenAddrs()
-	c, err := cluster.Open(t.Context(), "west", cfg, cluster.Options{Log: zaptest.NewLogger(t)})
+	c, err := cluster.Open(t.Context(), "west", cfg, cluster.Options{Log: testlog.New(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	op, err := newOpener(t.Context(), Options{From: "east", To: "west", Topics: []string{"orders"}}, c, zaptest.NewLogger(t), "test", false)
+	op, err := newOpener(t.Context(), Options{From: "east", To: "west", Topics: []string{"orders"}}, c, testlog.New(t), "test", false)
 	if err != nil {
 		t.Fatal(err)
 	}

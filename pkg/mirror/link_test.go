@@ -8,8 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
@@ -30,7 +30,7 @@ func open(t *testing.T, alias string, addrs []string, pool *wire.Pool) *cluster.
 	t.Helper()
 	cfg := cluster.DefaultConfig()
 	cfg.BootstrapServers = addrs
-	c, err := cluster.Open(t.Context(), alias, cfg, cluster.Options{Log: zaptest.NewLogger(t), Pool: pool, ClientID: "replicator"})
+	c, err := cluster.Open(t.Context(), alias, cfg, cluster.Options{Log: testlog.New(t), Pool: pool, ClientID: "replicator"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func startGoverned(t *testing.T, source, target []string, o mirror.Options, a mi
 	o.From, o.To = "east", "west"
 	l, err := mirror.New(mirror.Config{
 		Options: o, Source: open(t, "east", source, pool), Target: open(t, "west", target, pool), Pool: pool,
-		Log: zaptest.NewLogger(t), Instance: "test", Authority: a,
+		Log: testlog.New(t), Instance: "test", Authority: a,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
 	"replicator/pkg/wire"
@@ -51,7 +51,7 @@ func TestPreparedLinkCopiesOnlyWhatIsNew(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		return mirror.Prepare(ctx, mirror.PrepareConfig{
-			Options: back, Target: open(t, "east", east.ListenAddrs(), wire.NewPool(1<<20)), Log: zaptest.NewLogger(t), Run: run, Lanes: lanes,
+			Options: back, Target: open(t, "east", east.ListenAddrs(), wire.NewPool(1<<20)), Log: testlog.New(t), Run: run, Lanes: lanes,
 		})
 	}
 	first, err := prepare("run 7", lanes)
@@ -73,7 +73,7 @@ func TestPreparedLinkCopiesOnlyWhatIsNew(t *testing.T) {
 	o := back
 	l, err := mirror.New(mirror.Config{
 		Options: o, Source: open(t, "west", west.ListenAddrs(), pool), Target: open(t, "east", east.ListenAddrs(), pool), Pool: pool,
-		Log: zaptest.NewLogger(t), Instance: "test", Authority: may,
+		Log: testlog.New(t), Instance: "test", Authority: may,
 	})
 	if err != nil {
 		t.Fatal(err)

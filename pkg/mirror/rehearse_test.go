@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/mirror"
 	"replicator/pkg/wire"
 )
@@ -21,7 +21,7 @@ func rehearse(t *testing.T, target *kfake.Cluster, partitions int32) (mirror.Reh
 	t.Helper()
 	return mirror.Rehearse(t.Context(), mirror.RehearseConfig{
 		Options: mirror.Options{From: "east", To: "west", Only: scratchTopic, JournalTopic: scratchTopic + ".journal", JournalPartitions: 1},
-		Target:  open(t, "west", target.ListenAddrs(), wire.NewPool(1<<20)), Log: zaptest.NewLogger(t), Instance: "drill", Partitions: partitions,
+		Target:  open(t, "west", target.ListenAddrs(), wire.NewPool(1<<20)), Log: testlog.New(t), Instance: "drill", Partitions: partitions,
 	})
 }
 

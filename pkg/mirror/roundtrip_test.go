@@ -8,8 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
 	"replicator/pkg/wire"
@@ -31,7 +31,7 @@ func TestFourSwitchoversKeepEveryRecord(t *testing.T) {
 		written += n
 	}
 	target := func(region string) mirror.PrepareConfig {
-		return mirror.PrepareConfig{Target: open(t, region, regions[region].ListenAddrs(), wire.NewPool(1<<20)), Log: zaptest.NewLogger(t)}
+		return mirror.PrepareConfig{Target: open(t, region, regions[region].ListenAddrs(), wire.NewPool(1<<20)), Log: testlog.New(t)}
 	}
 	options := func(from, to string) mirror.Options {
 		return mirror.Options{From: from, To: to, Topics: []string{"orders"}, AppendToExisting: true}
@@ -42,7 +42,7 @@ func TestFourSwitchoversKeepEveryRecord(t *testing.T) {
 		a := newAuthority(mirror.Permission{Append: true, Epoch: int64(trip)})
 		l, err := mirror.New(mirror.Config{
 			Options: options(from, to), Source: open(t, from, regions[from].ListenAddrs(), pool), Target: open(t, to, regions[to].ListenAddrs(), pool),
-			Pool: pool, Log: zaptest.NewLogger(t), Instance: "test", Authority: a,
+			Pool: pool, Log: testlog.New(t), Instance: "test", Authority: a,
 		})
 		if err != nil {
 			t.Fatal(err)

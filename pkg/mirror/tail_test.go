@@ -14,9 +14,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/zap/zaptest"
 
 	"replicator/internal/overquota"
+	"replicator/internal/testlog"
 	"replicator/pkg/cluster"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
@@ -53,7 +53,7 @@ func newCopied(t *testing.T) *copied {
 func (c *copied) open(alias string, fake *kfake.Cluster, pool *wire.Pool) *cluster.Cluster {
 	cfg := cluster.DefaultConfig()
 	cfg.BootstrapServers = fake.ListenAddrs()
-	cl, err := cluster.Open(c.t.Context(), alias, cfg, cluster.Options{Log: zaptest.NewLogger(c.t), Pool: pool})
+	cl, err := cluster.Open(c.t.Context(), alias, cfg, cluster.Options{Log: testlog.New(c.t), Pool: pool})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func (c *copied) run(during func()) {
 	l, err := mirror.New(mirror.Config{
 		Options: mirror.Options{From: "east", To: "west", Topics: []string{"orders"}, AppendToExisting: true},
 		Source:  c.open("east", c.source, pool), Target: c.open("west", c.target, pool), Pool: pool,
-		Log: zaptest.NewLogger(c.t), Instance: "test",
+		Log: testlog.New(c.t), Instance: "test",
 	})
 	if err != nil {
 		c.t.Fatal(err)

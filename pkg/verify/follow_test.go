@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap/zaptest"
 
+	"replicator/internal/testlog"
 	"replicator/pkg/mirror"
 	"replicator/pkg/offsets"
 	"replicator/pkg/verify"
@@ -56,7 +56,7 @@ func (l *fakeLink) rounds() int {
 func follow(t *testing.T, east, west *region, l *fakeLink, share float64) *verify.Follower {
 	t.Helper()
 	f := verify.NewFollower(verify.FollowConfig{
-		Source: east.cluster, Target: west.cluster, Link: l, Share: share, ReadCommitted: true, Interval: 20 * time.Millisecond, Log: zaptest.NewLogger(t),
+		Source: east.cluster, Target: west.cluster, Link: l, Share: share, ReadCommitted: true, Interval: 20 * time.Millisecond, Log: testlog.New(t),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

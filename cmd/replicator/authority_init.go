@@ -71,7 +71,7 @@ command's work.
 Exit codes: 0 both copies have it, 1 failed, 3 refused, 4 one copy has it and the
 other cluster could not be reached or written to: run it again later.`,
 		Example: "  replicator authority init --region east",
-		Args:    cobra.NoArgs,
+		Args:    flagsOnly,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.initAuthority(cmd.Context(), o) },
 	}
 	o.add(cmd, "authoritative")

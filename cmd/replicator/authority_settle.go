@@ -25,7 +25,7 @@ has taken the other region in again, and dealt with the records only that one ha
 
 Exit codes: 0 both copies have it, 1 failed, 3 refused: nothing contradicts.`,
 		Example: `  replicator authority settle --region west --why "east took no writes since 02:10"`,
-		Args:    cobra.NoArgs,
+		Args:    flagsOnly,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.settleAuthority(cmd.Context(), o) },
 	}
 	o.add(cmd, "to be authoritative")

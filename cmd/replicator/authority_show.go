@@ -26,7 +26,7 @@ which links may append. A cluster that cannot be reached is said.
 
 Exit codes: 0 both copies say the same, 1 neither could be read, 4 one could not be
 read or is behind, or they contradict each other.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.showAuthority(cmd.Context(), cmd.OutOrStdout(), o, "show", (*authorityDoc).table)
 		},
@@ -45,7 +45,7 @@ copy has names the cluster. Records are kept for ever; from when on a cluster ha
 events of the runs that wrote them is said below.
 
 Exit codes: as of show.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.showAuthority(cmd.Context(), cmd.OutOrStdout(), o, "history", (*authorityDoc).history)
 		},

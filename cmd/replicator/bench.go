@@ -47,7 +47,7 @@ Exit codes: 0 measured and compared, 1 failed, interrupted or not equal, 3 refus
 before anything was made, 4 measured, but something could not be deleted.`,
 		Example: `  replicator bench -c pair.yaml
   replicator bench -c pair.yaml --link 'east->west' --size 1GiB --rate 5000 --yes -o json`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.bench(cmd.Context(), o) },
 	}
 	o.size, o.batch = config.Bytes(o.Bytes), config.Bytes(o.BatchBytes)

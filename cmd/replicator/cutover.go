@@ -77,7 +77,7 @@ Exit codes: 0 done, 1 failed, 3 refused by a gate or undone, 4 interrupted: run 
 again.`,
 		Example: `  replicator switchover --to west --dry-run
   replicator switchover --to west --why "maintenance of east" --expect-epoch 4`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), o) },
 	}
 	o.add(cmd)
@@ -120,7 +120,7 @@ the records only it has.
 Exit codes: 0 done, 1 failed, 3 refused by a gate, 4 interrupted: run it again.`,
 		Example: `  replicator failover --to west --dry-run
   replicator failover --to west --accept-loss --why "east is dark since 02:10"`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), o) },
 	}
 	o.add(cmd)
@@ -141,7 +141,7 @@ new one has taken no record of its own. If it has, the command refuses and names
 partitions: going back is then a switchover, which takes those records along.
 
 Exit codes: as for replicator switchover.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), o) },
 	}
 	o.add(cmd)
@@ -165,7 +165,7 @@ link to that region, which copies the difference only. A switchover then goes ba
 	planCmd := &cobra.Command{
 		Use:   "plan --from REGION",
 		Short: "Count the records only the returned region has, and write nothing",
-		Args:  cobra.NoArgs,
+		Args:  flagsOnly,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), plan) },
 	}
 	run := &cutoverOptions{verb: cutover.Failback, command: "failback run"}
@@ -184,7 +184,7 @@ before and what is copied from now on: a group that goes on there below them rea
 them.`,
 		Example: `  replicator failback run --from east --stranded replay
   replicator failback run --from east --stranded export --export-to stranded.jsonl`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), run) },
 	}
 	for _, one := range []struct {

@@ -27,7 +27,7 @@ It needs nothing but this program and a shell, writes only to temporary director
 and leaves the evidence of the commands there, nothing else. The brokers are an
 imitation of Kafka's (kfake) in processes of their own; what holds on real ones is
 shown by the tests. It exits with 1 if anything of the proof is missing.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if duration < demo.MinDuration || duration > demo.MaxDuration {
 				return coded(exitUsage, fmt.Errorf("choose duration: %s is not within %s and %s", duration, demo.MinDuration, demo.MaxDuration), "")

@@ -39,7 +39,7 @@ Exit codes: 0 passed, 1 failed to run, 3 a gate or check failed, or a run is
 unfinished, 4 interrupted: nothing is known.`,
 		Example: `  replicator drill
   replicator drill --to west -o json`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.drill(cmd.Context(), cmd.OutOrStdout(), o) },
 	}
 	o.addTo(a, cmd)

@@ -122,7 +122,7 @@ whatever has become of the bundle, as long as the topic keeps them. The list say
 when on that is, which run it has in part only, and which cluster cannot be reached.
 
 Exit codes: 0 both were read, 1 neither, 4 one of them.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.listRuns(cmd.Context(), cmd.OutOrStdout(), o)
 		},

@@ -52,7 +52,7 @@ offsets are there. ON TARGET is the state of the target's group of the same name
 
 Exit codes: 0 done, 1 failed, 4 a group named is not there, or the states of the
 target's groups could not be read.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.listGroups(cmd.Context(), cmd.OutOrStdout(), o)
 		},

@@ -35,7 +35,7 @@ Exit codes: 0 everything is as planned, 1 failed or read back otherwise, 3 nothi
 could be placed, 4 some offsets were not placed, or could not be read back.`,
 		Example: `  replicator groups apply --group billing
   replicator groups apply --groups 'payments\..*' --yes`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.dryRun {
 				return a.planGroups(cmd.Context(), cmd.OutOrStdout(), &o.groupsOptions)

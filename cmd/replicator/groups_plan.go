@@ -41,7 +41,7 @@ Exit codes: 0 done, 1 failed, 3 a group given with --group cannot be placed in
 full.`,
 		Example: `  replicator groups plan
   replicator groups plan --group billing -o wide`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.planGroups(cmd.Context(), cmd.OutOrStdout(), o)
 		},

@@ -181,6 +181,15 @@ func configFromEnv(environ []string) string {
 	return file
 }
 
+// flagsOnly is the check of a command without arguments: for cobra's, an argument would be
+// a command that it does not know.
+func flagsOnly(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("want flags only, got %q: a configuration is named with --config, a region by a flag too", args[0])
+	}
+	return nil
+}
+
 // atMostOne is the check of a command with one optional argument.
 func atMostOne(what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {

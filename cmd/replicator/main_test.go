@@ -69,6 +69,8 @@ func TestErrorsGoToStderrWithAHintAndACode(t *testing.T) {
 		{[]string{"failback", "plan"}, []string{"--from", "hint: see replicator failback plan --help"}},
 		{[]string{"failback", "run", "--from", "east", "--stranded", "keep"}, []string{`"keep" is none of`, "hint: see replicator failback run --help"}},
 		{[]string{"evidence", "export"}, []string{"want the id of one run", "hint: see replicator evidence export --help"}},
+		{[]string{"run", "pair.yaml"}, []string{`got "pair.yaml"`, "--config", "hint: see replicator run --help"}},
+		{[]string{"switchover", "west"}, []string{`got "west"`, "by a flag", "hint: see replicator switchover --help"}},
 		{[]string{"version", "extra"}, []string{"hint: see replicator version --help"}},
 	} {
 		code, stdout, stderr := shell(t, c.args...)

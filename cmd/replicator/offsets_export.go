@@ -24,7 +24,7 @@ them. What is not known is absent. Fields may be added, none changes its meaning
 Exit codes: 0 done, 1 failed, 4 some lane could not be read.`,
 		Example: `  replicator offsets export > offsets.jsonl
   replicator offsets export | jq -c 'select(.kind == "checkpoint" and .outcome != "exact")'`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.exportOffsets(cmd.Context(), cmd.OutOrStdout(), o)
 		},

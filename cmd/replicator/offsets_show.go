@@ -37,7 +37,7 @@ spans (runs of offsets that both sides count alike).
 Exit codes: 0 done, 1 failed, 4 some lane could not be read.`,
 		Example: `  replicator offsets show
   replicator offsets show --topic orders --partition 3 -o wide`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.showOffsets(cmd.Context(), cmd.OutOrStdout(), o)
 		},

@@ -47,7 +47,7 @@ Exit codes: 0 done, 1 failed, 4 some offset has no translation.`,
   replicator offsets translate --group billing --topic orders -o wide
   replicator offsets translate --topic orders --partition 3 --at-source-offset 170
   replicator offsets translate --group billing -o csv > billing.csv`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.translate(cmd.Context(), cmd.OutOrStdout(), o)
 		},

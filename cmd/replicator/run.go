@@ -23,7 +23,7 @@ func newRunCommand(a *app) *cobra.Command {
 SIGTERM or SIGINT: then what is in flight is drained and journalled, the lanes are
 handed over and the group is left, within 10 seconds. A second signal ends the
 process at once; nothing is lost by that either.`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 	}
 	flags := config.AddFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -63,7 +63,7 @@ not ready or a lane is halted.`,
 			if len(args) == 1 && cmd.Flags().Changed("check") {
 				return fmt.Errorf("choose check: its value stands behind =, as --check=%s", args[0])
 			}
-			return cobra.NoArgs(cmd, args)
+			return flagsOnly(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.status(cmd.Context(), cmd.OutOrStdout(), o)

@@ -52,7 +52,7 @@ is equal.`,
 		Example: `  replicator verify
   replicator verify --topic 'orders|payments' --all --rate 200MiB
   replicator verify --last 1000 -o json`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.all && cmd.Flags().Changed("last") {
 				return coded(exitUsage, errors.New("choose records: --last and --all exclude each other"), "see replicator verify --help")

@@ -476,6 +476,9 @@ func chooseDirection(cfg *config.Config, o *cutoverOptions) (*config.Link, error
 			return nil, coded(exitUsage, fmt.Errorf("choose region: there is no %q: the configuration has %s", alias, strings.Join(known, ", ")), "a region is named by its cluster's key under clusters")
 		}
 	}
+	if to != "" && to == from {
+		return nil, coded(exitUsage, fmt.Errorf("choose regions: --from and --to both name %s", to), "one of them is enough in most cases; --to names the region that becomes authoritative")
+	}
 	var found []*config.Link
 	named := false
 	for i := range cfg.Links {
@@ -486,6 +489,9 @@ func chooseDirection(cfg *config.Config, o *cutoverOptions) (*config.Link, error
 				found = append(found, l)
 			}
 		}
+	}
+	if err := oneLinkEachWay(cfg, found, o.verb); err != nil {
+		return nil, err
 	}
 	if (o.verb == cutover.Rollback || o.verb == cutover.Drill) && to == "" && len(found) == 2 && found[0].From == found[1].To {
 		found = found[:1] // the two directions of one pair
@@ -499,6 +505,30 @@ func chooseDirection(cfg *config.Config, o *cutoverOptions) (*config.Link, error
 		return nil, coded(exitRefused, errors.New("choose link: its topics have other names on its target: both regions may be written, and there is no authority to change"), "only links with naming: identity are switched")
 	}
 	return nil, coded(exitUsage, fmt.Errorf("choose link: none goes from %s to %s", orAny(from), orAny(to)), "add both directions under links")
+}
+
+// oneLinkEachWay refuses a pair of which a cutover would move a part only: the authority
+// binds all its links, and a run drains, fences and prepares one in each direction. A failover
+// prepares no link back.
+func oneLinkEachWay(cfg *config.Config, found []*config.Link, verb cutover.Verb) error {
+	for _, l := range found {
+		ways := map[string][]string{}
+		for i := range cfg.Links {
+			o := &cfg.Links[i]
+			back := o.From == l.To && o.To == l.From && verb != cutover.Failover
+			if o.Governed() && (back || o.From == l.From && o.To == l.To) {
+				ways[o.From] = append(ways[o.From], o.Name)
+			}
+		}
+		for from, names := range ways {
+			if len(names) > 1 {
+				to := authority.PairOf(l.From, l.To).Other(from)
+				return coded(exitUsage, fmt.Errorf("choose link: %d go from %s to %s (%s), and a cutover moves one in each direction", len(names), from, to, strings.Join(names, ", ")),
+					"name all topics in one link, or give each link a cluster of its own under clusters, with the same brokers (docs/scale.md)")
+			}
+		}
+	}
+	return nil
 }
 
 func orAny(alias string) string {

@@ -115,3 +115,43 @@ func TestVersionAndCompletion(t *testing.T) {
 		t.Errorf("completion of config: %s", stdout)
 	}
 }
+
+// Of two links of one direction a cutover would move one, and the authority closes both.
+func TestACutoverWantsOneLinkEachWay(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pair.yaml")
+	write := func(links string) {
+		t.Helper()
+		clusters := "clusters: {east: {bootstrap_servers: [\"127.0.0.1:1\"]}, west: {bootstrap_servers: [\"127.0.0.1:2\"]}}\n"
+		if err := os.WriteFile(file, []byte(clusters+"links: ["+links+"]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const (
+		orders = "{from: east, to: west, name: a, topics: [orders]}"
+		clicks = "{from: east, to: west, name: b, topics: [clicks]}"
+		other  = "{from: east, to: west, name: b, topics: [payments], naming: prefix}"
+		back   = "{from: west, to: east, topics: [orders, clicks]}"
+	)
+	for _, c := range []struct {
+		links string
+		args  []string
+		code  int
+		want  string
+	}{
+		{orders + "," + clicks + "," + back, []string{"switchover", "--to", "west", "--dry-run"}, exitUsage, "2 go from east to west (a, b)"},
+		{orders + "," + clicks + "," + back, []string{"switchover", "--to", "east", "--dry-run"}, exitUsage, "2 go from east to west (a, b)"},
+		{orders + "," + clicks + "," + back, []string{"failback", "run", "--from", "west", "--yes"}, exitUsage, "2 go from east to west (a, b)"},
+		{orders + "," + clicks + "," + back, []string{"drill"}, exitUsage, "2 go from east to west (a, b)"},
+		{orders + "," + clicks + "," + back, []string{"rollback", "--dry-run"}, exitUsage, "2 go from east to west (a, b)"},
+		{orders + "," + clicks + "," + back, []string{"failover", "--to", "west", "--dry-run"}, exitUsage, "2 go from east to west (a, b)"},
+		{orders + "," + clicks + "," + back, []string{"failover", "--to", "east", "--dry-run"}, exitRefused, "region east"}, // not reached
+		{orders + "," + other + "," + back, []string{"switchover", "--to", "west", "--dry-run"}, exitRefused, "region west"},
+		{orders + "," + back, []string{"switchover", "--to", "west", "--from", "west", "--dry-run"}, exitUsage, "both name west"},
+	} {
+		write(c.links)
+		code, stdout, stderr := shell(t, append(c.args, "-c", file)...)
+		if code != c.code || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "hint: ") {
+			t.Errorf("%v of %s: code %d, %s%s", c.args, c.links, code, stdout, stderr)
+		}
+	}
+}

@@ -53,7 +53,7 @@ func (s State) MayAppend(from, to string) (ok bool, why string) {
 	said := fmt.Sprintf("%s is authoritative since %s (epoch %d, %s by %s)",
 		current.Region, current.Since.UTC().Format(time.RFC3339), current.Epoch, orNone(current.Verb), orNone(current.By))
 	if slices.Contains(s.Conflicts, current.Epoch) {
-		return false, fmt.Sprintf("epoch %d was given to two regions by records written by hand; set the next epoch", current.Epoch)
+		return false, fmt.Sprintf("epoch %d was given to two regions by records written by hand; replicator authority settle ends that", current.Epoch)
 	}
 	if current.Region != from {
 		return false, said
@@ -61,11 +61,21 @@ func (s State) MayAppend(from, to string) (ok bool, why string) {
 	ready, found := s.Ready[Direction(from, to)]
 	switch {
 	case !found || ready.Epoch < current.Epoch:
-		return false, fmt.Sprintf("%s, but link %s was not prepared for epoch %d; run the %s again, it goes on where it stopped", said, Direction(from, to), current.Epoch, orNone(current.Verb))
+		return false, fmt.Sprintf("%s, but link %s was not prepared for epoch %d; %s", said, Direction(from, to), current.Epoch, prepares(current.Verb, to))
 	case ready.Epoch > current.Epoch:
 		return false, fmt.Sprintf("%s, but link %s was prepared for epoch %d: this copy lacks records; bring them from the other cluster's copy", said, Direction(from, to), ready.Epoch)
 	}
 	return true, said
+}
+
+// prepares is what to run where the link to a region is not prepared: of what gave a region up,
+// or decided between two, preparing it is no part.
+func prepares(verb, to string) string {
+	switch verb {
+	case "failover", "settle":
+		return fmt.Sprintf("replicator failback run --from %s does that", to)
+	}
+	return fmt.Sprintf("run the %s again, it goes on where it stopped", orNone(verb))
 }
 
 // Relation is how two copies stand to each other.

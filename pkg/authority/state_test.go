@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,6 +49,26 @@ func random(r *rand.Rand) State {
 		s.Conflicts = []int64{epoch}
 	}
 	return s
+}
+
+// Who reads why a link is closed is told what prepares it: a failover prepares no link back,
+// and what settles a contradiction neither.
+func TestAnUnpreparedLinkSaysWhatPreparesIt(t *testing.T) {
+	for verb, want := range map[string]string{
+		"switchover": "run the switchover again", "rollback": "run the rollback again",
+		"failover": "replicator failback run --from east", "settle": "replicator failback run --from east",
+	} {
+		s := history("west")
+		s.Records[0].Verb = verb
+		if ok, why := s.MayAppend("west", "east"); ok || !strings.Contains(why, want) {
+			t.Errorf("behind a %s: %v, %s", verb, ok, why)
+		}
+	}
+	s := history("west")
+	s.Conflicts = []int64{1}
+	if ok, why := s.MayAppend("west", "east"); ok || !strings.Contains(why, "replicator authority settle") {
+		t.Errorf("of two regions: %v, %s", ok, why)
+	}
 }
 
 func TestNeverBothDirectionsMayAppendOnceThereIsARecord(t *testing.T) {

@@ -145,9 +145,12 @@ func (a *app) listRuns(ctx context.Context, out io.Writer, o *auditOptions) erro
 	defer closeCopies(copies)
 	runs := map[string]*runDoc{}
 	var missing error
+	read := 0
 	for _, c := range copies {
 		if err := readRuns(ctx, p, c, runs); err != nil {
 			missing = errors.Join(missing, err)
+		} else {
+			read++
 		}
 	}
 	list := make([]*runDoc, 0, len(runs))
@@ -164,8 +167,8 @@ func (a *app) listRuns(ctx context.Context, out io.Writer, o *auditOptions) erro
 	switch {
 	case err != nil:
 		return err
-	case missing != nil && len(list) == 0:
-		return fmt.Errorf("list runs: %w", missing)
+	case missing != nil && read == 0:
+		return coded(exitFailed, fmt.Errorf("list runs: %w", missing), "check the clusters' sections of the configuration and their brokers")
 	case missing != nil:
 		return coded(exitPartial, fmt.Errorf("list runs: %w", missing), "runs that only this cluster knows are not listed")
 	}

@@ -32,3 +32,24 @@ func TestTheListOfRunsSaysWhereItBegins(t *testing.T) {
 		t.Errorf("without a run:\n%s", text)
 	}
 }
+
+// That one cluster was read is told from that none was, also where it has no run.
+func TestTheListOfRunsSaysHowManyClustersWereRead(t *testing.T) {
+	file, clusters := pairFile(t, eastWest)
+	for _, c := range []struct {
+		gone string
+		code int
+		want string
+	}{
+		{"", exitDone, "no run is known"},
+		{"east", exitPartial, "hint: runs that only this cluster knows are not listed"},
+		{"west", exitFailed, "hint: check"},
+	} {
+		if c.gone != "" {
+			clusters[c.gone].Close()
+		}
+		if code, stdout, stderr := shell(t, "evidence", "list", "-c", file); code != c.code || !strings.Contains(stdout+stderr, c.want) {
+			t.Errorf("%q gone: %d, %s%s", c.gone, code, stdout, stderr)
+		}
+	}
+}

@@ -135,5 +135,5 @@ func allFailed(copies []*regionCopy) error {
 		}
 		errs = append(errs, c.err)
 	}
-	return coded(exitFailed, fmt.Errorf("read authority: neither copy is known: %w", errors.Join(errs...)), "")
+	return coded(exitFailed, fmt.Errorf("read authority: neither copy is known: %w", errors.Join(errs...)), "check their sections of the configuration and their brokers")
 }

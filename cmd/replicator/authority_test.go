@@ -166,7 +166,7 @@ func TestAuthorityFromInitToHistory(t *testing.T) {
 		t.Errorf("show without east: %d, %s%s", code, stdout, stderr)
 	}
 	clusters["west"].Close()
-	if code, _, stderr := shell(t, "authority", "show", "-c", file); code != exitFailed || !strings.Contains(stderr, "neither copy is known") {
+	if code, _, stderr := shell(t, "authority", "show", "-c", file); code != exitFailed || !strings.Contains(stderr, "neither copy is known") || !strings.Contains(stderr, "hint: check") {
 		t.Errorf("show without both: %d, %s", code, stderr)
 	}
 }

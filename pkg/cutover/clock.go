@@ -19,7 +19,7 @@ import (
 // clockGate compares the clocks of both regions with our own: gates, leases and the ages
 // of records go by them. nil: the cluster does not tell.
 func (r *run) clockGate(ctx context.Context) (*evidence.Gate, error) {
-	var apart, said []string
+	var apart, told, said []string
 	for _, region := range []Region{r.Old, r.New} {
 		if region.Cluster == nil {
 			continue
@@ -36,9 +36,12 @@ func (r *run) clockGate(ctx context.Context) (*evidence.Gate, error) {
 		if off.Abs() > r.Settings.ClockLimit {
 			apart = append(apart, text)
 		}
-		said = append(said, text)
+		told = append(told, text)
 	}
-	g := &evidence.Gate{Name: "clocks", OK: len(apart) == 0, Detail: "ahead of here: " + strings.Join(said, ", ")}
+	if len(told) > 0 {
+		said = append([]string{"ahead of here: " + strings.Join(told, ", ")}, said...)
+	}
+	g := &evidence.Gate{Name: "clocks", OK: len(apart) == 0, Detail: strings.Join(said, "; ")}
 	if !g.OK {
 		g.Detail = fmt.Sprintf("ahead of here by more than %v: %s", r.Settings.ClockLimit, strings.Join(apart, ", "))
 		g.Fix = "set them right (NTP), or raise cutover.clock_limit"

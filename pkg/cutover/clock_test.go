@@ -2,6 +2,7 @@ package cutover
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,5 +75,16 @@ func TestAClockThatIsNotToldIsAskedForWithPauses(t *testing.T) {
 	}
 	if n := asked.Load(); n < 2 || n > 120 {
 		t.Errorf("asked %d times in two seconds", n)
+	}
+}
+
+// A region that does not tell its time stands beside those that do, not among their numbers.
+func TestTheClockGateSaysWhoDoesNotTell(t *testing.T) {
+	west, _ := fakeBrokers(t, "west", kfake.SeedTopics(1, authority.DefaultAuditTopic))
+	r := &run{}
+	r.New, r.Pair = Region{Alias: "west", Cluster: west.Cluster}, authority.PairOf("east", "west")
+	g, err := r.clockGate(t.Context())
+	if err != nil || !g.OK || !strings.HasPrefix(g.Detail, "warning: west does not tell: ") {
+		t.Errorf("%+v, %v", g, err)
 	}
 }

@@ -277,7 +277,7 @@ func (g *gates) lanes(s Setup, req Request, w *world) {
 	}
 	switch {
 	case known == 0:
-		g.fail("lanes", "", "the link %s has copied nothing", s.Forward.Name)
+		g.fail("lanes", "replicator status says why; is a daemon running? is that the region that is meant?", "the link %s has copied nothing", s.Forward.Name)
 	case len(broken) > 0 && !planned && req.Force:
 		g.pass("lanes", "warning: %d of %d cannot be read, given up because of --force: how far they were copied is not known, and no group is placed on them: %s", len(broken), known, first(broken))
 	case len(broken) > 0 && !planned:

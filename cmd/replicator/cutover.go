@@ -114,8 +114,9 @@ func newFailoverCommand(a *app) *cobra.Command {
 what numbers the lost records of each topic lie, then makes the new region authoritative,
 fences the old direction and places every group where it goes on.
 
-Nothing of it can be undone. When the old region returns, replicator failback finds
-the records only it has.
+Once the authority record is written nothing of it can be undone: the same command, run
+again, finishes the run. When the old region returns, replicator failback finds the records
+only it has.
 
 Exit codes: 0 done, 1 failed, 3 refused by a gate, 4 interrupted: run it again.`,
 		Example: `  replicator failover --to west --dry-run
@@ -165,6 +166,11 @@ link to that region, which copies the difference only. A switchover then goes ba
 	planCmd := &cobra.Command{
 		Use:   "plan --from REGION",
 		Short: "Count the records only the returned region has, and write nothing",
+		Long: `Counts the records only the returned region has, and shows what run would do with them.
+Nothing is written.
+
+Exit codes: 0 run would go through, 1 failed, 3 refused by a gate, as while there are
+such records and --stranded does not say what becomes of them.`,
 		Args:  flagsOnly,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), plan) },
 	}
@@ -181,7 +187,9 @@ link to that region, which copies the difference only. A switchover then goes ba
 
 They stay in the logs of the returned region in any case, between what was copied
 before and what is copied from now on: a group that goes on there below them reads
-them.`,
+them.
+
+Exit codes: as for replicator switchover.`,
 		Example: `  replicator failback run --from east --stranded replay
   replicator failback run --from east --stranded export --export-to stranded.jsonl`,
 		Args: flagsOnly,

@@ -35,8 +35,8 @@ and groups are named replicator.drill.* and are deleted at the end; what a drill
 was killed has left, the next one deletes. Run it by a timer: the daemon shows when
 the last one was and how it ended.
 
-Exit codes: 0 passed, 1 failed to run, 3 a gate or check failed, or a run is
-unfinished, 4 interrupted: nothing is known.`,
+Exit codes: 0 passed, 1 failed to run, 3 a gate or check failed, a region cannot be
+reached, or a run is unfinished, 4 interrupted: nothing is known.`,
 		Example: `  replicator drill
   replicator drill --to west -o json`,
 		Args: flagsOnly,

@@ -103,4 +103,5 @@ benchstat: ## compare the results of bench-micro with the kept ones
 	@cd $(BENCH) && $(GO) run $(BENCHSTAT) -filter '.unit:($(BENCH_UNITS))' base.txt new.txt
 
 clean: ## remove what make built (the cache of Kafka stays)
-	rm -rf $(BIN) $(CURDIR)/build pair.yaml
+	rm -rf $(BIN) $(CURDIR)/build
+	@if head -1 pair.yaml 2>/dev/null | grep -q 'Written by kafka-pair'; then rm pair.yaml; fi

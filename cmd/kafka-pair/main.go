@@ -4,9 +4,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -43,6 +46,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 
+	if err := ours(o.config); err != nil {
+		return err
+	}
 	fmt.Printf("starting two clusters of Kafka %s (the first time it is fetched, about half a minute) ...\n", o.version)
 	pair, err := kafkatest.LaunchPair(ctx, o.cluster("east"), o.cluster("west"))
 	if err != nil {
@@ -53,12 +59,30 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(o.config, []byte(yaml), 0o600); err != nil {
+	if err := os.WriteFile(o.config, []byte(mark+yaml), 0o600); err != nil {
 		return err
 	}
 	show(pair, o)
 	<-ctx.Done()
 	fmt.Println("stopping")
+	return nil
+}
+
+// mark begins each configuration that is written here.
+const mark = "# Written by kafka-pair, for clusters that are gone when it ends.\n"
+
+// ours refuses to write over a configuration that somebody else wrote: the quick start of the
+// README calls its own by the same name.
+func ours(file string) error {
+	data, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at configuration: %w", err)
+	case !bytes.HasPrefix(data, []byte(mark)):
+		return fmt.Errorf("write configuration: %s is there and not of kafka-pair: move it away, or name another file with go run ./cmd/kafka-pair -config FILE", file)
+	}
 	return nil
 }
 

@@ -171,8 +171,8 @@ Nothing is written.
 
 Exit codes: 0 run would go through, 1 failed, 3 refused by a gate, as while there are
 such records and --stranded does not say what becomes of them.`,
-		Args:  flagsOnly,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), plan) },
+		Args: flagsOnly,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.cutover(cmd.Context(), cmd.OutOrStdout(), plan) },
 	}
 	run := &cutoverOptions{verb: cutover.Failback, command: "failback run"}
 	runCmd := &cobra.Command{

@@ -113,6 +113,14 @@ func (s *selection) lane(topic string, partition int32) bool {
 	return (s.topic == "" || s.topic == topic) && (s.partition < 0 || s.partition == partition)
 }
 
+// what names the topic that is chosen, or one partition of it.
+func (s *selection) what() string {
+	if s.partition >= 0 {
+		return fmt.Sprintf("partition %s-%d", observe.Printable(s.topic), s.partition)
+	}
+	return "topic " + observe.Printable(s.topic)
+}
+
 // choose returns the checkpoints that are meant, and the groups asked for by name
 // that have none.
 func (s *selection) choose(all []*checkpoint.Checkpoint) (chosen []*checkpoint.Checkpoint, missing []string, err error) {

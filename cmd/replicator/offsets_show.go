@@ -195,7 +195,7 @@ func (a *app) showOffsets(ctx context.Context, out io.Writer, o *showOptions) er
 		return err
 	}
 	if len(doc.Lanes) == 0 && o.topic != "" {
-		return coded(exitPartial, fmt.Errorf("show offsets: link %s has copied nothing of topic %s", t.link.Name, observe.Printable(o.topic)), "replicator offsets show lists what it has copied; a topic has the name it has on the source")
+		return coded(exitPartial, fmt.Errorf("show offsets: link %s has copied nothing of %s", t.link.Name, o.what()), "replicator offsets show lists what it has copied; a topic has the name it has on the source")
 	}
 	if o.output == "json" || o.output == "yaml" {
 		err = writeDocument(out, o.output, doc)

@@ -186,6 +186,12 @@ func TestSelectionByNamePatternAndPartition(t *testing.T) {
 			t.Errorf("%s: %d chosen, missing %q, %v", name, len(chosen), missing, err)
 		}
 	}
+	// A topic of which other partitions were copied is not said to be missing.
+	for want, s := range map[string]selection{"topic orders": {topic: "orders", partition: -1}, "partition orders-9": {topic: "orders", partition: 9}} {
+		if got := s.what(); got != want {
+			t.Errorf("%+v is %q, want %q", s, got, want)
+		}
+	}
 }
 
 func TestOffsetsUsageErrors(t *testing.T) {
